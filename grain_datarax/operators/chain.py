@@ -1,0 +1,166 @@
+"""A chain of operators on a batch: one compiled function of the fields that they touch."""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from grain_datarax.operators.batch import record_count
+from grain_datarax.operators.fields import flatten, get_field, pick_fields, set_fields
+from grain_datarax.random.keys import operator_key, record_keys
+from grain_datarax.seeding import RECORD_SEED
+
+if TYPE_CHECKING:
+    from grain_datarax.operators.modality import ModalityOperator
+
+
+def namespaces(operators: Sequence[ModalityOperator]) -> list[str]:
+    """The namespace of each operator; unnamed ones that would share theirs are numbered in the order of the chain."""
+    seen: collections.Counter[str] = collections.Counter()
+    result = []
+    for operator in operators:
+        namespace = operator.namespace
+        if operator.name is None:
+            seen[namespace] += 1
+            if seen[namespace] > 1:
+                namespace = f"{namespace}#{seen[namespace]}"
+        result.append(namespace)
+    return result
+
+
+def augment(
+    operators: Sequence[ModalityOperator],
+    data: dict[str, Any],
+    seeds: jax.Array | None,
+    *,
+    state: Any = None,
+    stats: Any = None,
+    root: jax.Array | None = None,
+) -> tuple[dict[str, Any], Any, dict[int, jax.Array], dict[int, Any]]:
+    """Applies the operators one after the other to each record of a batch. Pure, to be compiled.
+
+    Args:
+      operators: The operators.
+      data: The fields that they read, with the batch as axis 0.
+      seeds: `uint32 (B, 2)`, the records' seeds; may be None if no operator is stochastic.
+      state: What `apply` is given as its state, with the batch as axis 0.
+      stats: The statistics of all operators; None takes each one's own.
+      root: The root key of all operators; None takes each one's own.
+
+    Returns:
+      The fields, the state, and by operator's index: whether its records were in its domain, where that depends on
+      their values, and the statistics that it computed.
+    """
+    treated, computed = {}, {}
+    for index, (operator, namespace) in enumerate(zip(operators, namespaces(operators), strict=True)):
+        its_stats = stats
+        if its_stats is None and operator.batch_stats_fn is not None:
+            its_stats = computed[index] = operator.batch_stats_fn(data)
+        keys = None
+        if operator.stochastic:
+            assert seeds is not None
+            keys = record_keys(operator_key(operator.root_key() if root is None else root, namespace), seeds)
+
+        def record(key: Any, data: Any, state: Any, operator: Any = operator, its_stats: Any = its_stats) -> Any:
+            params = None
+            if key is not None:
+                shape = get_field(data, operator.config.field_key).shape
+                drawn = operator.generate_random_params(key[None], {operator.config.field_key: (1, *shape)})
+                params = jax.tree.map(lambda batch: batch[0], drawn)
+            in_domain = operator.treats_values(data)
+            result, state, _ = operator.apply(
+                data, state, {}, params, operator.get_statistics() if its_stats is None else its_stats
+            )
+            return result, state, None if in_domain is True else in_domain
+
+        if operator.config.batch_strategy == "scan":
+            data, state, in_domain = jax.lax.map(lambda row, record=record: record(*row), (keys, data, state))
+        else:
+            data, state, in_domain = jax.vmap(record)(keys, data, state)
+        if in_domain is not None:
+            treated[index] = in_domain
+    return data, state, treated, computed
+
+
+@functools.partial(jax.jit, static_argnames="graphdef", donate_argnames="donated")
+def _augment(
+    graphdef: Any, module_state: Any, donated: Any, kept: Any, seeds: Any, state: Any, stats: Any, root: Any
+) -> Any:
+    operators = nnx.merge(graphdef, module_state)
+    given = {**donated, **kept}
+    data, state, treated, computed = augment(
+        operators, set_fields({}, given), seeds, state=state, stats=stats, root=root
+    )
+    writes = {path for operator in operators for path in operator.writes}
+    written = {path: field for path, field in flatten(data).items() if path in writes or path not in given}
+    return written, state, treated, computed
+
+
+def augment_batch(
+    operators: tuple[ModalityOperator, ...],
+    data: Mapping[str, Any],
+    seeds: Any,
+    *,
+    state: Any = None,
+    stats: Any = None,
+    root: jax.Array | None = None,
+    donate: bool = False,
+) -> tuple[dict[str, Any], Any]:
+    """Applies the operators to a batch by `augment`, compiled once for each shape; does not wait for the device.
+
+    Args:
+      operators: The operators; they count their records and keep the statistics that they compute.
+      data: The batch's fields, NumPy or JAX arrays where operators touch them.
+      seeds: See `augment`.
+      state: See `augment`.
+      stats: See `augment`.
+      root: See `augment`.
+      donate: Whether the buffers of JAX arrays in `data` may be overwritten. Those that are put on the device here,
+        from NumPy arrays, always may.
+
+    Returns:
+      The fields that were written, by path, and the state.
+    """
+    count = record_count(pick_fields(data, [operators[0].config.field_key]))
+    spec, treats = dict(data), []
+    for operator in operators:
+        treats.append(operator.check(spec, batched=True))
+        operator.keep_pattern(tuple(get_field(spec, operator.config.field_key).shape[1:]))
+        spec = operator.output_spec(spec)
+    before, after = flatten(data), flatten(spec)
+    donated: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
+    reads = {path for operator in operators for path in operator.reads if path in before}
+    writes = {path for operator in operators for path in operator.writes}
+    for path in sorted(reads):
+        field, result = before[path], after[path]
+        owned = donate or not isinstance(field, jax.Array)
+        fits = (field.shape, field.dtype) == (result.shape, result.dtype)
+        (donated if path in writes and owned and fits else kept)[path] = field
+    if any(operator.stochastic for operator in operators):
+        check_seeds(seeds, count)
+    else:
+        seeds = None
+    graphdef, module_state = nnx.split(operators)
+    written, state, treated, computed = _augment(graphdef, module_state, donated, kept, seeds, state, stats, root)
+    for index, operator in enumerate(operators):
+        operator.count_records(count, treated.get(index, treats[index]))
+        if index in computed:
+            operator.set_statistics(computed[index])
+    return written, state
+
+
+def check_seeds(seeds: Any, count: int) -> None:
+    """Raises `ValueError` unless there is one seed for each record."""
+    shape, dtype = np.shape(seeds), getattr(seeds, "dtype", None)
+    if shape != (count, 2) or dtype != np.uint32:
+        raise ValueError(
+            f"`{RECORD_SEED}` must be uint32 of shape ({count}, 2), a seed for each record: got {dtype} of shape"
+            f" {shape}. Place SeedRecords() before Batch, once."
+        )

@@ -1,0 +1,374 @@
+"""Operators on one field of a record: field access, draw -> apply, and the same for batches."""
+
+import abc
+import contextlib
+import dataclasses
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import errors
+
+from grain_datarax.operators import chain
+from grain_datarax.operators.batch import Batch, record_count
+from grain_datarax.operators.fields import flatten, get_field, pick_fields, set_field, set_fields
+from grain_datarax.operators.module import DataraxModule, DataraxModuleConfig
+from grain_datarax.operators.units import ClipRange, is_float, require_fraction
+from grain_datarax.random.bits import STREAM
+from grain_datarax.random.keys import as_stream_key, operator_key
+from grain_datarax.seeding import RECORD_SEED
+
+
+@dataclasses.dataclass(frozen=True)
+class ModalityOperatorConfig(DataraxModuleConfig):
+    """Settings of an operator on one field of a record.
+
+    Attributes:
+      batch_strategy: `"vmap"`, or `"scan"`: one record at a time, the same pixels, the memory of one record.
+      field_key: The field to treat. Dots reach into nested mappings: `"inputs.image"`.
+      target_key: Where the result goes; None replaces the field. Otherwise the field stays as it was.
+      auxiliary_fields: Fields that belong to the image, such as a mask or a depth map. They must share its height and
+        width.
+      clip_range: Bounds of the result, and the range that floating-point input must be in. In image units for
+        floating-point images, a fraction of full scale for integer ones. None does not clip.
+      preserve_auxiliary: True: the auxiliary fields stay untouched. False: they get the same draw as the image.
+      validate_domain_constraints: True: a record that the operator can't treat (wrong rank, a patch larger than the
+        image, floating-point values outside `clip_range` in the first host batch) is an error. False: each such record
+        passes through unchanged.
+
+    Raises:
+      TypeError, ValueError: If a setting has the wrong type or value.
+    """
+
+    batch_strategy: str = "vmap"
+    _: dataclasses.KW_ONLY
+    field_key: str
+    target_key: str | None = None
+    auxiliary_fields: list[str] | None = dataclasses.field(default=None, hash=False)
+    clip_range: ClipRange = None
+    preserve_auxiliary: bool = True
+    validate_domain_constraints: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_bool("preserve_auxiliary", "validate_domain_constraints")
+        if self.field_key is None:
+            raise TypeError("`field_key` must be a str: got None. Pass the name of the image's field.")
+        self._require_name("field_key", "target_key")
+        if self.batch_strategy not in ("vmap", "scan"):
+            raise ValueError(
+                f'`batch_strategy` must be "vmap" or "scan": got {self.batch_strategy!r}. Pass one of them.'
+            )
+        names = self.auxiliary_fields
+        if names is not None and not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
+            raise TypeError(f"`auxiliary_fields` must be a list of field names: got {names!r}. Pass a list, or None.")
+        if self.clip_range is not None:
+            bounds = tuple(self.clip_range) if isinstance(self.clip_range, list | tuple) else ()
+            if len(bounds) != 2 or not all(map(is_number, bounds)):
+                raise TypeError(
+                    f"`clip_range` must be two numbers: got {self.clip_range!r}. Pass (low, high), or None."
+                )
+            if not bounds[0] < bounds[1]:
+                raise ValueError(
+                    f"`clip_range` must have low < high: got {self.clip_range!r}. Pass (low, high), or None."
+                )
+            object.__setattr__(self, "clip_range", bounds)
+
+    def _require_number(self, name: str, low: float, high: float, rule: str) -> None:
+        if (value := getattr(self, name)) is None:
+            return
+        if not is_number(value):
+            raise TypeError(f"`{name}` must be a number: got {value!r}. Pass an int or a float.")
+        if not low <= value <= high:
+            raise ValueError(f"`{name}` must {rule}: got {value!r}. Pass a number in that range.")
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+# Operators whose first host batch has been looked at by apply_batch. Kept outside: it is no part of what they compute.
+_values_checked: weakref.WeakSet["ModalityOperator"] = weakref.WeakSet()
+
+
+class ModalityOperator(DataraxModule):
+    """An operator on one field of a record, and on the auxiliary fields that belong to it.
+
+    A subclass says what a record draws (`draw`) and what becomes of an image (`effect`). It may override
+    `generate_random_params` and `apply` instead; then `reads` and `writes` must name the fields that it touches.
+    """
+
+    config: ModalityOperatorConfig
+
+    @abc.abstractmethod
+    def draw(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array]:
+        """What one record draws: arrays that depend on the key, the settings and the image's shape alone."""
+
+    @abc.abstractmethod
+    def effect(self, image: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
+        """What becomes of one image, given what its record drew; the dtype and the shape stay."""
+
+    @property
+    def namespace(self) -> str:
+        """What tells this operator's draws from others' with the same root key: its name, or else its class."""
+        return self.name or type(self).__name__
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The fields that `apply` reads."""
+        return (self.config.field_key, *(self.config.auxiliary_fields or ()))
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The fields that `apply` writes."""
+        return tuple(target for _, target in self._treated_fields())
+
+    def _treated_fields(self) -> list[tuple[str, str]]:
+        config = self.config
+        auxiliary = () if config.preserve_auxiliary else config.auxiliary_fields or ()
+        return [(config.field_key, config.target_key or config.field_key), *((name, name) for name in auxiliary)]
+
+    def generate_random_params(self, rng: jax.Array, data_shapes: dict[str, tuple[int, ...]]) -> dict[str, jax.Array]:
+        """Draws for a batch of records.
+
+        Args:
+          rng: One PRNG key, which is split, or one key for each record.
+          data_shapes: The shapes of the batched fields, `(B, H, W)` or `(B, H, W, C)`, by field key.
+
+        Returns:
+          What each record draws, with the batch as axis 0.
+
+        Raises:
+          KeyError: If the operator's field is not in `data_shapes`.
+          ValueError: If there are neither one nor B keys.
+        """
+        if self.config.field_key not in data_shapes:
+            raise KeyError(
+                f"`data_shapes` must hold the operator's field: got {sorted(data_shapes)} without"
+                f' "{self.config.field_key}". Add its batched shape.'
+            )
+        record_count, *shape = data_shapes[self.config.field_key]
+        keys = as_stream_key(rng)
+        if keys.ndim == 0:
+            keys = jax.random.split(keys, record_count)
+        if keys.shape != (record_count,):
+            raise ValueError(
+                f"`rng` must be one key or one for each record: got {keys.shape} for {record_count} records. Pass"
+                " jax.random.key(seed), or an array of that many keys."
+            )
+        return jax.vmap(lambda key: self.draw(key, tuple(shape)))(keys)
+
+    def apply(
+        self,
+        data: dict[str, Any],
+        state: dict[str, Any],
+        metadata: dict[str, Any],
+        random_params: dict[str, jax.Array] | None = None,
+        stats: dict[str, Any] | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Treats one record. Pure; compile it (`jax.jit`) for the bits that `apply_batch` gives.
+
+        Args:
+          data: The record's fields; images are `(H, W)` or `(H, W, C)`.
+          state: Passed through.
+          metadata: Passed through.
+          random_params: What the record drew: one row of what `generate_random_params` returned. Needed by a
+            stochastic operator; a deterministic one has its fixed pattern and does not look at it.
+          stats: For subclasses that use statistics; not looked at here.
+
+        Returns:
+          The record with the result in its field, `state` and `metadata`.
+
+        Raises:
+          KeyError: If a field is missing.
+          TypeError: If a field's dtype can't be treated.
+          ValueError: If `random_params` is missing, a setting is no fraction of an integer image's full scale, or
+            `validate_domain_constraints` is set and the image can't be treated.
+        """
+        del stats
+        image = get_field(data, self.config.field_key)
+        if not self.check(data):
+            return set_field(data, self._treated_fields()[0][1], image), state, metadata
+        params = self._params(np.shape(image), random_params)
+        treated = self.treats_values(data)
+        for source, target in self._treated_fields():
+            field = jnp.asarray(get_field(data, source))
+            result = self.effect(field, params)
+            data = set_field(data, target, result if treated is True else jnp.where(treated, result, field))
+        return data, state, metadata
+
+    def _params(self, shape: tuple[int, ...], random_params: dict[str, jax.Array] | None) -> dict[str, jax.Array]:
+        if not self.stochastic:
+            kept = self.fixed_pattern.get_value().get(str(shape))
+            return self._draw_pattern(shape) if kept is None else kept
+        if random_params is None:
+            raise ValueError(
+                "`random_params` must be given to a stochastic operator: got None. Pass a row of what"
+                " generate_random_params returns, or use apply_batch."
+            )
+        return random_params
+
+    def _draw_pattern(self, shape: tuple[int, ...]) -> dict[str, jax.Array]:
+        return self.draw(operator_key(jax.random.key(0, impl=STREAM), self.namespace), shape)
+
+    def keep_pattern(self, shape: tuple[int, ...]) -> None:
+        """Fills the cache for images of this shape, if this operator is deterministic and cacheable."""
+        patterns = self.fixed_pattern.get_value()
+        if self.stochastic or not self.config.cacheable or str(shape) in patterns:
+            return
+        with jax.ensure_compile_time_eval():
+            pattern = jax.jit(lambda: self._draw_pattern(shape))()
+        with contextlib.suppress(errors.TraceContextError):  # inside jax.jit the module is a constant
+            self.fixed_pattern.set_value({**patterns, str(shape): pattern})
+
+    def check(self, data: Mapping[str, Any], *, batched: bool = False) -> bool:
+        """Whether records of these shapes and dtypes are treated; if not, they pass through.
+
+        Args:
+          data: The fields, or anything with their `shape` and `dtype`.
+          batched: Whether axis 0 is the batch.
+
+        Raises:
+          As `apply`.
+        """
+        fields = {path: get_field(data, path) for path in self.reads}
+        for path, field in fields.items():
+            if not hasattr(field, "shape") or not hasattr(field, "dtype"):
+                raise TypeError(
+                    f'`{path}` must be an array: got {type(field).__name__} for field "{path}". Decode or stack it into'
+                    " a NumPy array first."
+                )
+        shapes = {path: tuple(field.shape)[batched:] for path, field in fields.items()}
+        for path, _ in self._treated_fields():
+            self.check_dtype(fields[path].dtype, path)
+        problem = self.untreatable(shapes[self.config.field_key]) or self.misfit(shapes)
+        if problem and self.config.validate_domain_constraints:
+            raise ValueError(problem)
+        return not problem
+
+    def check_dtype(self, dtype: np.dtype, path: str) -> None:
+        """Raises unless this operator treats images of this type with its settings."""
+        if not (is_float(dtype) or jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)):
+            raise TypeError(
+                f'`{path}` must be an image of numbers: got dtype {dtype} for field "{path}". Pass another field_key,'
+                " or convert the field first."
+            )
+        if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+            raise TypeError(
+                f'`{path}` must have a dtype of at most 32 bits: got {dtype} for field "{path}". Convert it, to float32'
+                " for example, or enable 64 bits: jax.config.update('jax_enable_x64', True)."
+            )
+        for bound in self.config.clip_range or ():
+            require_fraction("clip_range", bound, dtype)
+
+    def untreatable(self, shape: tuple[int, ...]) -> str | None:
+        """Says why images of this shape can't be treated, or returns None."""
+        if len(shape) in (2, 3) and 0 not in shape:
+            return None
+        return (
+            f"`{self.config.field_key}` must be an image (H, W) or (H, W, C): got shape {shape}. Pass another"
+            " field_key, or validate_domain_constraints=False to pass such records through."
+        )
+
+    def misfit(self, shapes: dict[str, tuple[int, ...]]) -> str | None:
+        """Says why auxiliary fields of these shapes do not go with the image, or returns None."""
+        size = shapes[self.config.field_key][:2]
+        for path, shape in shapes.items():
+            if shape[:2] != size or len(shape) not in (2, 3):
+                return (
+                    f"`auxiliary_fields` must share the image's height and width {size}: got shape {shape} for field"
+                    f' "{path}". Resize it, or leave it out.'
+                )
+        return None
+
+    def treats_values(self, data: Mapping[str, Any]) -> jax.Array | bool:
+        """Whether one record's values are in the operator's domain; True where that need not be looked at."""
+        config = self.config
+        treated: jax.Array | bool = True
+        if config.validate_domain_constraints or config.clip_range is None:
+            return True
+        low, high = config.clip_range
+        for path, _ in self._treated_fields():
+            image = get_field(data, path)
+            if is_float(image.dtype):
+                treated = jnp.all((image >= low) & (image <= high)) & treated
+        return treated
+
+    def check_values(self, data: Mapping[str, Any]) -> None:
+        """Raises `ValueError` if a floating-point NumPy image leaves `clip_range`; other arrays are not looked at."""
+        config = self.config
+        if not config.validate_domain_constraints or config.clip_range is None:
+            return
+        low, high = config.clip_range
+        for path, _ in self._treated_fields():
+            image = get_field(data, path)
+            if isinstance(image, np.ndarray) and image.size and is_float(image.dtype):
+                least, greatest = image.min(), image.max()
+                if not (low <= least and greatest <= high):
+                    raise ValueError(
+                        f"`clip_range` must hold the values of floating-point images: got {config.clip_range} for field"
+                        f' "{path}" with values from {least:g} to {greatest:g}. Scale the image to that range, set'
+                        " clip_range to the image's, or pass validate_domain_constraints=False to leave such records"
+                        " as they are."
+                    )
+
+    def apply_batch(self, batch: Any, stats: dict[str, Any] | None = None, metadata: Any = None) -> Any:
+        """Treats a batch, by one compiled function for each shape.
+
+        Args:
+          batch: A `Batch`. Records draw from `batch.data["record_seed"]`, `uint32 (B, 2)`, if it is there (see
+            `SeedRecords`), else from a fresh key of the operator's rng stream.
+          stats: The statistics to pass to `apply`; None takes those of `batch_stats_fn` for this batch, or
+            `get_statistics()`.
+
+        Returns:
+          A `Batch`. Fields that the operator does not write are the same objects as before.
+
+        Called with three arguments, `apply_batch(data, state, metadata)`, it takes a batch's parts and returns them.
+
+        Raises:
+          As `apply`; besides, ValueError if leaves don't share the batch as axis 0.
+        """
+        if isinstance(batch, Batch) and metadata is None:
+            written, state = self._apply_batch(batch.data, batch.state, stats)
+            return Batch(set_fields(batch.data, written), state, batch.metadata)
+        if isinstance(batch, Mapping) and metadata is not None:
+            written, state = self._apply_batch(batch, stats or {}, None)
+            return set_fields(batch, written), state, metadata
+        raise TypeError(
+            f"`batch` must be a Batch, or three mappings must be given: got {type(batch).__name__}. Pass"
+            " Batch(data=...), or data, state, metadata."
+        )
+
+    def _apply_batch(self, data: Mapping[str, Any], state: Any, stats: Any) -> tuple[dict[str, Any], Any]:
+        count = record_count((pick_fields(data, self.reads), state))
+        if self not in _values_checked and isinstance(get_field(data, self.config.field_key), np.ndarray):
+            self.check_values(data)
+            _values_checked.add(self)
+        if stats is None:
+            stats = self.compute_statistics(data) or self.get_statistics()
+        root, seeds = None, data.get(RECORD_SEED)
+        if self.stochastic and seeds is None:
+            root, seeds = self.fresh_key(), np.arange(2 * count, dtype=np.uint32).reshape(count, 2)
+        return chain.augment_batch((self,), data, seeds, state=state, stats=stats, root=root)
+
+    def get_output_structure(self, sample_data: Any, sample_state: Any) -> tuple[Any, Any]:
+        """The structure of one treated record, from one untreated record: the same keys, with None for leaves."""
+
+        def treat(data: Any, state: Any) -> Any:
+            shapes = {self.config.field_key: (1, *get_field(data, self.config.field_key).shape)}
+            drawn = self.generate_random_params(jax.random.key(0, impl=STREAM), shapes) if self.stochastic else None
+            return self.apply(data, state, {}, jax.tree.map(lambda row: row[0], drawn), self.get_statistics())[:2]
+
+        data, state = jax.eval_shape(treat, pick_fields(sample_data, self.reads), sample_state)
+        return jax.tree.map(lambda _: None, (set_fields(sample_data, flatten(data)), state))
+
+    def output_spec(self, input_spec: Any) -> Any:
+        """The specs of a treated record or batch, from those of an untreated one: any objects with shape and dtype."""
+        config = self.config
+        if config.target_key is None:
+            return input_spec
+        return set_field(input_spec, config.target_key, get_field(input_spec, config.field_key))
