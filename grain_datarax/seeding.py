@@ -43,8 +43,8 @@ class SeedRecords(grain.transforms.RandomMap):
         require_mapping(element)
         if RECORD_SEED in element:
             raise ValueError(
-                f"`{RECORD_SEED}` must not be in the record before SeedRecords: got the fields {sorted(element)}. Apply"
-                " SeedRecords once, or rename that field."
+                f"`{RECORD_SEED}` must not be in the record before SeedRecords: got the fields"
+                f" {', '.join(map(str, element))}. Apply SeedRecords once, or rename that field."
             )
         return {**element, RECORD_SEED: draw_seed(rng)}
 

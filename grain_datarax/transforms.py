@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from grain_datarax.operators.chain import augment_batch
-from grain_datarax.operators.fields import flatten, get_field, set_fields
+from grain_datarax.operators.fields import field_names, flatten, get_field, set_fields
 from grain_datarax.operators.modality import ModalityOperator
 from grain_datarax.seeding import RECORD_SEED, draw_seed, require_mapping
 
@@ -25,7 +25,7 @@ class _Augment:
     """A chain of operators, and the backend that it runs on."""
 
     def __init__(self, operators: ModalityOperator | Sequence[ModalityOperator]) -> None:
-        chain = (operators,) if isinstance(operators, ModalityOperator) else tuple(operators)
+        chain = tuple(operators) if isinstance(operators, Sequence) else (operators,)
         for operator in chain:
             if not isinstance(operator, ModalityOperator):
                 raise TypeError(
@@ -126,7 +126,7 @@ class AugmentBatch(_Augment, grain.transforms.Map):
             operators = self._chain()
             if RECORD_SEED not in element and any(operator.stochastic for operator in operators):
                 raise KeyError(
-                    f"`{RECORD_SEED}` must be in the batch: got the fields {sorted(flatten(element))}. Add"
+                    f"`{RECORD_SEED}` must be in the batch: got the fields {field_names(element)}. Add"
                     " grain_datarax.SeedRecords() before Batch."
                 )
             self._check_values(element)

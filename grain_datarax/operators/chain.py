@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 from grain_datarax.operators.batch import record_count
-from grain_datarax.operators.fields import flatten, get_field, pick_fields, set_fields
+from grain_datarax.operators.fields import flatten, get_field, set_fields
 from grain_datarax.random.keys import operator_key, record_keys
 from grain_datarax.seeding import RECORD_SEED
 
@@ -59,33 +60,32 @@ def augment(
     """
     treated, computed = {}, {}
     for index, (operator, namespace) in enumerate(zip(operators, namespaces(operators), strict=True)):
-        its_stats = stats
-        if its_stats is None and operator.batch_stats_fn is not None:
+        its_stats = operator.get_statistics() if stats is None else stats
+        if stats is None and operator.batch_stats_fn is not None:
             its_stats = computed[index] = operator.batch_stats_fn(data)
         keys = None
         if operator.stochastic:
             assert seeds is not None
             keys = record_keys(operator_key(operator.root_key() if root is None else root, namespace), seeds)
-
-        def record(key: Any, data: Any, state: Any, operator: Any = operator, its_stats: Any = its_stats) -> Any:
-            params = None
-            if key is not None:
-                shape = get_field(data, operator.config.field_key).shape
-                drawn = operator.generate_random_params(key[None], {operator.config.field_key: (1, *shape)})
-                params = jax.tree.map(lambda batch: batch[0], drawn)
-            in_domain = operator.treats_values(data)
-            result, state, _ = operator.apply(
-                data, state, {}, params, operator.get_statistics() if its_stats is None else its_stats
-            )
-            return result, state, None if in_domain is True else in_domain
-
-        if operator.config.batch_strategy == "scan":
-            data, state, in_domain = jax.lax.map(lambda row, record=record: record(*row), (keys, data, state))
-        else:
-            data, state, in_domain = jax.vmap(record)(keys, data, state)
+        data, state, in_domain = _for_each_record(operator, its_stats, keys, data, state)
         if in_domain is not None:
             treated[index] = in_domain
     return data, state, treated, computed
+
+
+def _for_each_record(operator: ModalityOperator, stats: Any, keys: jax.Array | None, data: Any, state: Any) -> Any:
+    def treat(key: jax.Array | None, data: Any, state: Any) -> Any:
+        params, field_key = None, operator.config.field_key
+        if key is not None:
+            drawn = operator.generate_random_params(key[None], {field_key: (1, *get_field(data, field_key).shape)})
+            params = jax.tree.map(lambda batch: batch[0], drawn)
+        in_domain = operator.treats_values(data)
+        result, state, _ = operator.apply(data, state, {}, params, stats)
+        return result, state, None if in_domain is True else in_domain
+
+    if operator.config.batch_strategy == "scan":
+        return jax.lax.map(lambda record: treat(*record), (keys, data, state))
+    return jax.vmap(treat)(keys, data, state)
 
 
 @functools.partial(jax.jit, static_argnames="graphdef", donate_argnames="donated")
@@ -117,7 +117,7 @@ def augment_batch(
     Args:
       operators: The operators; they count their records and keep the statistics that they compute.
       data: The batch's fields, NumPy or JAX arrays where operators touch them.
-      seeds: See `augment`.
+      seeds: See `augment`; None beside a root key numbers the records.
       state: See `augment`.
       stats: See `augment`.
       root: See `augment`.
@@ -127,7 +127,6 @@ def augment_batch(
     Returns:
       The fields that were written, by path, and the state.
     """
-    count = record_count(pick_fields(data, [operators[0].config.field_key]))
     spec, treats = dict(data), []
     for operator in operators:
         treats.append(operator.check(spec, batched=True))
@@ -143,20 +142,33 @@ def augment_batch(
         owned = donate or not isinstance(field, jax.Array)
         fits = (field.shape, field.dtype) == (result.shape, result.dtype)
         (donated if path in writes and owned and fits else kept)[path] = field
-    if any(operator.stochastic for operator in operators):
-        check_seeds(seeds, count)
-    else:
+    count = record_count(({**donated, **kept}, state))
+    if not any(operator.stochastic for operator in operators):
         seeds = None
+    elif seeds is None and root is not None:
+        seeds = np.arange(2 * count, dtype=np.uint32).reshape(count, 2)
+    else:
+        _check_seeds(seeds, count)
+        seeds = _beside(seeds, {**donated, **kept}.values())
     graphdef, module_state = nnx.split(operators)
     written, state, treated, computed = _augment(graphdef, module_state, donated, kept, seeds, state, stats, root)
     for index, operator in enumerate(operators):
-        operator.count_records(count, treated.get(index, treats[index]))
+        operator.count_records(count, treats[index] and treated.get(index, True))
         if index in computed:
             operator.set_statistics(computed[index])
     return written, state
 
 
-def check_seeds(seeds: Any, count: int) -> None:
+def _beside(seeds: Any, fields: Iterable[Any]) -> Any:
+    """Shards host seeds as the batch is sharded; on Explicit meshes JAX asks for that."""
+    for field in fields:
+        sharding = None if isinstance(field, np.ndarray | jax.core.Tracer) else field.sharding
+        if isinstance(seeds, np.ndarray) and isinstance(sharding, NamedSharding):
+            return jax.device_put(seeds, NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:1])))
+    return seeds
+
+
+def _check_seeds(seeds: Any, count: int) -> None:
     """Raises `ValueError` unless there is one seed for each record."""
     shape, dtype = np.shape(seeds), getattr(seeds, "dtype", None)
     if shape != (count, 2) or dtype != np.uint32:

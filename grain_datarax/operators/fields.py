@@ -13,7 +13,7 @@ def get_field(data: Mapping[str, Any], path: str) -> Any:
     node: Any = data
     for name in path.split("."):
         if not isinstance(node, Mapping) or name not in node:
-            raise KeyError(f'`{path}` must be a field of the record: got {sorted(flatten(data))}. Correct "{path}".')
+            raise KeyError(f"`{path}` must be a field: got the fields {field_names(data)}. Correct the field's name.")
         node = node[name]
     return node
 
@@ -40,6 +40,11 @@ def set_fields(data: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, 
 def pick_fields(data: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
     """The nested mapping of only these fields."""
     return set_fields({}, {path: get_field(data, path) for path in paths})
+
+
+def field_names(data: Mapping[str, Any]) -> str:
+    """The paths of all fields, to be read."""
+    return ", ".join(sorted(map(str, flatten(data))))
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

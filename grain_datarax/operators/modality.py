@@ -13,8 +13,8 @@ import numpy as np
 from flax import errors
 
 from grain_datarax.operators import chain
-from grain_datarax.operators.batch import Batch, record_count
-from grain_datarax.operators.fields import flatten, get_field, pick_fields, set_field, set_fields
+from grain_datarax.operators.batch import Batch
+from grain_datarax.operators.fields import field_names, flatten, get_field, pick_fields, set_field, set_fields
 from grain_datarax.operators.module import DataraxModule, DataraxModuleConfig
 from grain_datarax.operators.units import ClipRange, is_float, require_fraction
 from grain_datarax.random.bits import STREAM
@@ -77,8 +77,8 @@ class ModalityOperatorConfig(DataraxModuleConfig):
                 )
             object.__setattr__(self, "clip_range", bounds)
 
-    def _require_number(self, name: str, low: float, high: float, rule: str) -> None:
-        if (value := getattr(self, name)) is None:
+    def _require_number(self, name: str, low: float, high: float, rule: str, *, optional: bool = False) -> None:
+        if (value := getattr(self, name)) is None and optional:
             return
         if not is_number(value):
             raise TypeError(f"`{name}` must be a number: got {value!r}. Pass an int or a float.")
@@ -97,15 +97,17 @@ _values_checked: weakref.WeakSet["ModalityOperator"] = weakref.WeakSet()
 class ModalityOperator(DataraxModule):
     """An operator on one field of a record, and on the auxiliary fields that belong to it.
 
-    A subclass says what a record draws (`draw`) and what becomes of an image (`effect`). It may override
-    `generate_random_params` and `apply` instead; then `reads` and `writes` must name the fields that it touches.
+    A subclass says what a record draws (`draw`, nothing by default) and what becomes of an image (`effect`). It may
+    override `generate_random_params` and `apply` instead; then `reads` and `writes` must name the fields that it
+    touches.
     """
 
     config: ModalityOperatorConfig
 
-    @abc.abstractmethod
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array]:
         """What one record draws: arrays that depend on the key, the settings and the image's shape alone."""
+        del key, shape
+        return {}
 
     @abc.abstractmethod
     def effect(self, image: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
@@ -147,8 +149,8 @@ class ModalityOperator(DataraxModule):
         """
         if self.config.field_key not in data_shapes:
             raise KeyError(
-                f"`data_shapes` must hold the operator's field: got {sorted(data_shapes)} without"
-                f' "{self.config.field_key}". Add its batched shape.'
+                f"`data_shapes` must hold `{self.config.field_key}`: got the fields {field_names(data_shapes)}. Add its"
+                " batched shape."
             )
         record_count, *shape = data_shapes[self.config.field_key]
         keys = as_stream_key(rng)
@@ -344,15 +346,13 @@ class ModalityOperator(DataraxModule):
         )
 
     def _apply_batch(self, data: Mapping[str, Any], state: Any, stats: Any) -> tuple[dict[str, Any], Any]:
-        count = record_count((pick_fields(data, self.reads), state))
         if self not in _values_checked and isinstance(get_field(data, self.config.field_key), np.ndarray):
             self.check_values(data)
             _values_checked.add(self)
         if stats is None:
             stats = self.compute_statistics(data) or self.get_statistics()
-        root, seeds = None, data.get(RECORD_SEED)
-        if self.stochastic and seeds is None:
-            root, seeds = self.fresh_key(), np.arange(2 * count, dtype=np.uint32).reshape(count, 2)
+        seeds = data.get(RECORD_SEED)
+        root = self.fresh_key() if self.stochastic and seeds is None else None
         return chain.augment_batch((self,), data, seeds, state=state, stats=stats, root=root)
 
     def get_output_structure(self, sample_data: Any, sample_state: Any) -> tuple[Any, Any]:

@@ -124,8 +124,10 @@ def replace_impulses(
     """Puts salt where the mask is positive and pepper where it is negative; values are in the units of settings."""
     salt = salt_value if isinstance(salt_value, jax.Array) else to_image_value(salt_value, image.dtype)
     pepper = to_image_value(pepper_value, image.dtype)
-    replaced = jnp.where(mask > 0, salt, pepper).astype(image.dtype)
-    return clip_image(jnp.where(mask == 0, image, replaced), clip_range)
+    # Each `where` has the image as one branch: two scalars have no sharding to infer from on Explicit meshes.
+    image = jnp.where(mask > 0, jnp.asarray(salt, image.dtype), image)
+    image = jnp.where(mask < 0, jnp.asarray(pepper, image.dtype), image)
+    return clip_image(image, clip_range)
 
 
 def count_photons(
@@ -188,9 +190,6 @@ class NoiseOperatorConfig(ModalityOperatorConfig):
         if self.mode not in _MODES:
             raise ValueError(f"`mode` must be one of {_MODES}: got {self.mode!r}. Pass one of them.")
         largest = float(np.finfo(np.float32).max)
-        for name in ("noise_std", "noise_mean", "salt_prob", "pepper_prob", "lam_scale"):
-            if getattr(self, name) is None:
-                raise TypeError(f"`{name}` must be a number: got None. Leave it out for the default.")
         self._require_number("noise_std", 0, largest, "be non-negative and finite")
         self._require_number("noise_mean", -largest, largest, "be finite")
         self._require_number("salt_prob", 0, 1, "be a probability from 0 to 1")
@@ -200,8 +199,8 @@ class NoiseOperatorConfig(ModalityOperatorConfig):
                 f"`salt_prob` and `pepper_prob` must add up to at most 1: got {self.salt_prob!r} and"
                 f" {self.pepper_prob!r}. Lower one of them."
             )
-        self._require_number("salt_value", -largest, largest, "be finite")
-        self._require_number("pepper_value", -largest, largest, "be finite")
+        self._require_number("salt_value", -largest, largest, "be finite", optional=True)
+        self._require_number("pepper_value", -largest, largest, "be finite", optional=True)
         self._require_number("lam_scale", float(np.finfo(np.float32).tiny), largest, "be positive and finite")
         if self.mode == "poisson" and self.clip_range is not None and not 0 < self.clip_range[1] < np.inf:
             raise ValueError(
@@ -274,7 +273,7 @@ class NoiseOperator(ModalityOperator):
             return 1.0
         if self.config.clip_range is not None:
             return self.config.clip_range[1]
-        return jnp.where(jnp.max(image) > 1.5, 255.0, 1.0)
+        return 1.0 + 254.0 * (jnp.max(image) > 1.5)
 
     def check_dtype(self, dtype: np.dtype, path: str) -> None:
         super().check_dtype(dtype, path)

@@ -38,7 +38,10 @@ def poisson_quantile(level: jax.Array, mean: jax.Array) -> jax.Array:
     Source: summation from the tail; above a mean of 10 the Cornish-Fisher expansion to order 1 / mean (Giles, ACM
     Transactions on Mathematical Software 42, 2016, equation for Q_N2).
     """
-    return jnp.where(mean < _SWITCH, _by_summation(level, mean), _by_expansion(level, mean))
+    # Without the barriers XLA's fusion computes what stands before and behind anew for each of the many uses.
+    level, mean = jax.lax.optimization_barrier((level, mean))
+    count = jnp.where(mean < _SWITCH, _by_summation(level, mean), _by_expansion(level, mean))
+    return jax.lax.optimization_barrier(count)
 
 
 def _by_summation(level: jax.Array, mean: jax.Array) -> jax.Array:
@@ -64,4 +67,5 @@ def _by_expansion(level: jax.Array, mean: jax.Array) -> jax.Array:
     square = rounded(normal * normal)
     half_order = rounded(rounded(normal * (1 / 36 + rounded(square * (1 / 72)))) / root)
     first_order = rounded((rounded(square * (7 / 810 + rounded(square * (1 / 270)))) - 8 / 405) / mean)
-    return jnp.floor(mean + rounded(root * normal) + (1 / 3 + rounded(square * (1 / 6))) - half_order + first_order)
+    quantile = mean + rounded(root * normal) + (1 / 3 + rounded(square * (1 / 6))) - half_order + first_order
+    return jnp.maximum(jnp.floor(quantile), 0)

@@ -1,0 +1,110 @@
+"""The table of operators that every property is tested on, and records to apply them to."""
+
+import contextlib
+
+import grain
+import ml_dtypes
+import numpy as np
+import pytest
+from flax import nnx
+
+import grain_datarax as gdx
+
+
+def patch_dropout(**settings):
+    settings = {"num_patches": 2, "patch_size": (3, 4), "stochastic": True, "field_key": "image", **settings}
+    name = settings.pop("name", None)
+    return gdx.PatchDropoutOperator(gdx.PatchDropoutOperatorConfig(**settings), rngs=nnx.Rngs(0), name=name)
+
+
+def noise(mode="gaussian", **settings):
+    strength = {"salt_prob": 0.1, "pepper_prob": 0.1, "lam_scale": 30.0}
+    settings = {"stochastic": True, "field_key": "image", "mode": mode, **strength, **settings}
+    name = settings.pop("name", None)
+    return gdx.NoiseOperator(gdx.NoiseOperatorConfig(**settings), rngs=nnx.Rngs(0), name=name)
+
+
+# Each newcomer joins here, and inherits every test that is marked with `every_operator`.
+OPERATORS = {
+    "patch_dropout": patch_dropout,
+    "gaussian": noise,
+    "salt_pepper": lambda **settings: noise("salt_pepper", **settings),
+    "poisson": lambda **settings: noise("poisson", **settings),
+}
+every_operator = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
+every_dtype = pytest.mark.parametrize("dtype", ["uint8", "float16", "bfloat16", "float32"])
+every_shape = pytest.mark.parametrize("shape", [(16, 12), (16, 12, 3)], ids=["HW", "HWC"])
+
+
+def images(count, shape=(16, 12, 3), dtype="float32", seed=0):
+    """Images that use the whole range of their type, [0, 1] if it is floating point."""
+    values = np.random.default_rng(seed).random((count, *shape))
+    return (
+        (values * 255).round().astype(dtype)
+        if dtype == "uint8"
+        else values.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    )
+
+
+def records(count, **kwargs):
+    return [{"image": image, "label": label} for label, image in enumerate(images(count, **kwargs))]
+
+
+def seeds(count, seed=1):
+    return np.random.default_rng(seed).integers(0, 2**32, (count, 2), dtype=np.uint32)
+
+
+def seeded_batch(count, **kwargs):
+    return {"image": images(count, **kwargs), "record_seed": seeds(count)}
+
+
+class Records:
+    """A source of records whose repr is the same in every process, as a checkpoint needs it."""
+
+    def __init__(self, count, **kwargs):
+        self._records = records(count, **kwargs)
+
+    def __len__(self):
+        return len(self._records)
+
+    def __getitem__(self, index):
+        return self._records[index]
+
+    def __repr__(self):
+        return f"Records({len(self)})"
+
+
+def loader(operations, *, count=32, epochs=1, workers=0, shard=0, shards=1, seed=3, shuffle=True, **kwargs):
+    source = Records(count, **kwargs)
+    return grain.DataLoader(
+        data_source=source,
+        sampler=grain.samplers.IndexSampler(count, shuffle=shuffle, num_epochs=epochs, seed=seed),
+        operations=operations,
+        worker_count=workers,
+        shard_options=grain.sharding.ShardOptions(shard_index=shard, shard_count=shards, drop_remainder=True),
+        read_options=grain.ReadOptions(num_threads=2, prefetch_buffer_size=8),
+    )
+
+
+@contextlib.contextmanager
+def closing(iterator):
+    """Ends an iterator's workers and threads now: left to the garbage collector, they warn from wherever it runs."""
+    try:
+        yield iterator
+    finally:
+        getattr(iterator, "_iterator", iterator).close()  # a DataLoaderIterator has no close of its own
+
+
+def pixels(batches):
+    """The bytes of every record's image, by (label, how often it was seen before)."""
+    seen, result = {}, {}
+    with (
+        closing(iter(batches))
+        if not isinstance(batches, grain.MapDataset)
+        else contextlib.nullcontext(batches) as iterator
+    ):
+        for batch in iterator:
+            for label, image in zip(np.asarray(batch["label"]).tolist(), np.asarray(batch["image"]), strict=True):
+                epoch = seen[label] = seen.get(label, -1) + 1
+                result[label, epoch] = image.tobytes()
+    return result

@@ -1,0 +1,308 @@
+"""Bad input is refused with its name, what was seen and what to do instead."""
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from helpers import OPERATORS, every_operator, images, loader, noise, patch_dropout, seeded_batch, seeds
+
+import grain_datarax as gdx
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"field_key": None}, TypeError, "`field_key` must be a str: got None"),
+        ({"field_key": ""}, ValueError, "`field_key` must not be empty"),
+        ({"field_key": 3}, TypeError, "`field_key` must be a str: got 3"),
+        ({"target_key": ""}, ValueError, "`target_key` must not be empty"),
+        ({"stream_name": 0}, TypeError, "`stream_name` must be a str: got 0"),
+        ({"stochastic": 1}, TypeError, "`stochastic` must be a bool: got 1"),
+        ({"cacheable": None}, TypeError, "`cacheable` must be a bool: got None"),
+        ({"preserve_auxiliary": "yes"}, TypeError, "`preserve_auxiliary` must be a bool: got 'yes'"),
+        ({"validate_domain_constraints": 0}, TypeError, "`validate_domain_constraints` must be a bool: got 0"),
+        ({"batch_strategy": "loop"}, ValueError, '`batch_strategy` must be "vmap" or "scan": got \'loop\''),
+        ({"auxiliary_fields": "mask"}, TypeError, "`auxiliary_fields` must be a list of field names: got 'mask'"),
+        ({"auxiliary_fields": [1]}, TypeError, r"`auxiliary_fields` must be a list of field names: got \[1\]"),
+        ({"clip_range": 1.0}, TypeError, "`clip_range` must be two numbers: got 1.0"),
+        ({"clip_range": (0, 1, 2)}, TypeError, r"`clip_range` must be two numbers: got \(0, 1, 2\)"),
+        ({"clip_range": (0, "a")}, TypeError, "`clip_range` must be two numbers"),
+        ({"clip_range": (1.0, 1.0)}, ValueError, r"`clip_range` must have low < high: got \(1.0, 1.0\)"),
+        ({"clip_range": (NAN, 1.0)}, ValueError, "`clip_range` must have low < high"),
+        ({"batch_stats_fn": 3}, TypeError, "`batch_stats_fn` must be callable: got 3"),
+        ({"precomputed_stats": 3}, TypeError, "`precomputed_stats` must be a mapping: got 3"),
+        ({"batch_stats_fn": len, "precomputed_stats": {}}, ValueError, "`batch_stats_fn` must be None beside"),
+    ],
+)
+@every_operator
+def test_bad_settings_of_any_operator_are_refused(operator, settings, error, message):
+    with pytest.raises(error, match=message):
+        operator(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"num_patches": -1}, ValueError, "`num_patches` must be at least 0: got -1"),
+        ({"num_patches": 2.0}, TypeError, "`num_patches` must be made of integers: got 2.0"),
+        ({"num_patches": True}, TypeError, "`num_patches` must be made of integers: got True"),
+        ({"patch_size": 8}, TypeError, "`patch_size` must be two integers: got 8"),
+        ({"patch_size": (8,)}, TypeError, r"`patch_size` must be two integers: got \(8,\)"),
+        ({"patch_size": (0, 8)}, ValueError, "`patch_size` must be at least 1: got 0"),
+        ({"patch_size": (8, 1.5)}, TypeError, "`patch_size` must be made of integers: got 1.5"),
+        ({"drop_value": NAN}, ValueError, "`drop_value` must not be NaN: got nan"),
+        ({"drop_value": "black"}, TypeError, "`drop_value` must be a number: got 'black'"),
+        ({"drop_value": None}, TypeError, "`drop_value` must be a number: got None"),
+    ],
+)
+def test_bad_settings_of_patch_dropout_are_refused(settings, error, message):
+    with pytest.raises(error, match=message):
+        patch_dropout(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"mode": "speckle"}, ValueError, "`mode` must be one of .*: got 'speckle'"),
+        ({"noise_std": -0.1}, ValueError, "`noise_std` must be non-negative and finite: got -0.1"),
+        ({"noise_std": NAN}, ValueError, "`noise_std` must be non-negative and finite: got nan"),
+        ({"noise_std": None}, TypeError, "`noise_std` must be a number: got None"),
+        ({"noise_mean": float("inf")}, ValueError, "`noise_mean` must be finite: got inf"),
+        ({"salt_prob": 1.5}, ValueError, "`salt_prob` must be a probability from 0 to 1: got 1.5"),
+        ({"pepper_prob": -0.5}, ValueError, "`pepper_prob` must be a probability from 0 to 1: got -0.5"),
+        ({"salt_prob": 0.6, "pepper_prob": 0.6}, ValueError, "`salt_prob` and `pepper_prob` must add up to at most 1"),
+        ({"salt_value": "white"}, TypeError, "`salt_value` must be a number: got 'white'"),
+        ({"pepper_value": NAN}, ValueError, "`pepper_value` must be finite: got nan"),
+        ({"lam_scale": 0}, ValueError, "`lam_scale` must be positive and finite: got 0"),
+        ({"mode": "poisson", "clip_range": (-1.0, 0.0)}, ValueError, "`clip_range` must end at a positive"),
+    ],
+)
+def test_bad_settings_of_noise_are_refused(settings, error, message):
+    with pytest.raises(error, match=message):
+        noise(**settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: patch_dropout(drop_value=128), r"`drop_value` must be a fraction of full scale, from 0 to 1, for integer images: got 128 for uint8\. Divide it by 255\."),
+        (lambda: patch_dropout(drop_value=-0.1), "`drop_value` must be a fraction"),
+        (lambda: patch_dropout(clip_range=(0, 255)), "`clip_range` must be a fraction of full scale.*got 255"),
+        (lambda: noise(noise_std=12.75), "`noise_std` must be a fraction of full scale.*got 12.75"),
+        (lambda: noise(noise_mean=-3.0), "`noise_mean` must be a fraction of full scale, from -1 to 1"),
+        (lambda: noise("salt_pepper", salt_value=255), "`salt_value` must be a fraction of full scale.*got 255"),
+        (lambda: noise("salt_pepper", pepper_value=-1), "`pepper_value` must be a fraction of full scale.*got -1"),
+        (lambda: noise("poisson", clip_range=(0, 255)), "`clip_range` must be a fraction of full scale"),
+    ],
+)  # fmt: skip
+def test_settings_that_are_no_fraction_are_refused_for_integer_images(make, message):
+    with pytest.raises(ValueError, match=message):
+        gdx.AugmentBatch(make()).map(seeded_batch(2, dtype="uint8"))
+    lenient = make().config
+    with pytest.raises(ValueError, match=message):
+        gdx.AugmentRecord(make()).random_map({"image": images(1, dtype="uint8")[0]}, np.random.default_rng(0))
+    assert lenient == make().config
+
+
+@every_operator
+def test_dtypes_that_cannot_be_treated_are_refused(operator):
+    def run(image):
+        gdx.AugmentBatch(operator()).map({"image": image, "record_seed": seeds(len(image))})
+
+    with pytest.raises(TypeError, match="`image` must have a dtype of at most 32 bits: got float64"):
+        run(np.zeros((2, 16, 12)))
+    with pytest.raises(TypeError, match="`image` must be an image of numbers: got dtype <U1"):
+        run(np.full((2, 16, 12), "a"))
+    with pytest.raises(TypeError, match="`image` must be an image of numbers: got dtype complex64"):
+        run(np.zeros((2, 16, 12), np.complex64))
+    with pytest.raises(TypeError, match='`image` must be an array: got list for field "image"'):
+        run([[1], [2]])
+
+
+@pytest.mark.parametrize("mode", ["gaussian", "salt_pepper", "poisson"])
+@pytest.mark.parametrize("dtype", ["int32", "uint32", "bool"])
+def test_noise_refuses_wide_integers(mode, dtype):
+    with pytest.raises(TypeError, match=f"must be floating point or an integer of 8 or 16 bits: got {dtype}"):
+        gdx.AugmentBatch(noise(mode)).map({"image": np.zeros((2, 16, 12), dtype), "record_seed": seeds(2)})
+
+
+@every_operator
+def test_float_images_of_0_to_255_are_refused_on_the_first_host_batch_alone(operator):
+    bytes_as_floats = loader(
+        [gdx.SeedRecords(), grain.transforms.Batch(4), gdx.AugmentBatch(operator(clip_range=(0.0, 1.0)))],
+        count=8,
+        dtype="uint8",
+    )
+    augment = gdx.AugmentBatch(operator(clip_range=(0.0, 1.0)))
+    bad, good = seeded_batch(2), seeded_batch(2)
+    bad["image"] = bad["image"] * 255
+    message = r"`clip_range` must hold .* got \(0.0, 1.0\) for field \"image\" with values from .* to 25\d.*\. Scale the image"
+    with pytest.raises(ValueError, match=message):
+        augment.map(bad)
+    with pytest.raises(ValueError, match=message):  # still the first
+        augment.map(bad)
+    augment.map(good)
+    augment.map(bad)
+    with pytest.raises(ValueError, match=message):
+        operator(clip_range=(0.0, 1.0)).apply_batch(gdx.Batch(bad))
+    with pytest.raises(ValueError, match=message):
+        gdx.AugmentRecord(operator(clip_range=(0.0, 1.0))).random_map(
+            {"image": bad["image"][0]}, np.random.default_rng(0)
+        )
+    next(iter(bytes_as_floats))  # integers are in their range by nature
+
+
+def test_values_are_checked_before_the_first_operator_of_a_field_only():
+    class ToUnit(gdx.ModalityOperator):
+        def effect(self, image, params):
+            return image / 255
+
+    chain = [ToUnit(gdx.ModalityOperatorConfig(field_key="image")), noise()]
+    batch = seeded_batch(2)
+    batch["image"] *= 255
+    assert np.asarray(gdx.AugmentBatch(chain).map(batch)["image"]).max() <= 1
+    with pytest.raises(ValueError, match="`clip_range` must hold"):
+        gdx.AugmentBatch(chain[::-1]).map(batch)
+
+
+@every_operator
+def test_missing_fields_are_named_with_those_there_are(operator):
+    batch = {"picture": images(2), "nested": {"label": np.arange(2)}, "record_seed": seeds(2)}
+    with pytest.raises(KeyError, match=r"`image` must be a field: got the fields nested.label, picture, record_seed\."):
+        gdx.AugmentBatch(operator()).map(batch)
+    with pytest.raises(KeyError, match="`nested.image` must be a field"):
+        gdx.AugmentBatch(operator(field_key="nested.image")).map(batch)
+    with pytest.raises(KeyError, match="`depth` must be a field"):
+        gdx.AugmentBatch(operator(auxiliary_fields=["depth"])).map(seeded_batch(2))
+    with pytest.raises(KeyError, match="`data_shapes` must hold `image`: got the fields label"):
+        operator().generate_random_params(jax.random.key(0), {"label": (2,)})
+
+
+@every_operator
+def test_auxiliary_fields_of_another_size_are_refused(operator):
+    batch = {**seeded_batch(2), "depth": np.zeros((2, 8, 12), np.float32)}
+    with pytest.raises(
+        ValueError, match=r"`auxiliary_fields` must share the image's height and width \(16, 12\): got shape \(8, 12\)"
+    ):
+        gdx.AugmentBatch(operator(auxiliary_fields=["depth"])).map(batch)
+
+
+@pytest.mark.parametrize("mode", ["gaussian", "salt_pepper", "poisson"])
+def test_noise_cannot_be_shared_by_more_channels_than_it_has(mode):
+    batch = {**seeded_batch(2), "other": np.zeros((2, 16, 12, 4), np.float32)}
+    with pytest.raises(ValueError, match="`auxiliary_fields` must have at most the image's 3 channels"):
+        gdx.AugmentBatch(noise(mode, auxiliary_fields=["other"], preserve_auxiliary=False)).map(batch)
+
+
+@every_operator
+def test_seeds_are_asked_for_where_they_are_missing_or_misplaced(operator):
+    augment = gdx.AugmentBatch(operator())
+    with pytest.raises(
+        KeyError,
+        match=r"`record_seed` must be in the batch: got the fields image. Add grain_datarax.SeedRecords\(\) before Batch",
+    ):
+        augment.map({"image": images(2)})
+    message = r"`record_seed` must be uint32 of shape \(2, 2\).* Place SeedRecords\(\) before Batch"
+    for wrong in (seeds(1)[0], seeds(3), seeds(2).astype(np.int64), [1, 2]):
+        with pytest.raises(ValueError, match=message):
+            augment.map({"image": images(2), "record_seed": wrong})
+
+
+def test_seed_records_behind_batch_is_refused_by_the_augmentation():
+    with pytest.raises(ValueError, match="Place SeedRecords"):
+        list(loader([grain.transforms.Batch(4), gdx.SeedRecords(), gdx.AugmentBatch(noise())], count=8))
+
+
+def test_seed_records_refuses_what_it_cannot_seed():
+    seed, rng = gdx.SeedRecords().random_map, np.random.default_rng(0)
+    with pytest.raises(ValueError, match="`record_seed` must not be in the record before SeedRecords: got the fields"):
+        seed(seed({"image": 1}, rng), rng)
+    with pytest.raises(TypeError, match="`element` must be a mapping from field names: got ndarray"):
+        seed(np.zeros(3), rng)
+    for transform in (seed, gdx.AugmentRecord(noise()).random_map):
+        with pytest.raises(
+            ValueError, match="`rng` must be the record's generator: got None. Give the sampler or dataset a seed"
+        ):
+            transform({"image": images(1)[0]}, None)
+
+
+def test_a_sampler_without_a_seed_is_told_of_by_the_loader():
+    with pytest.raises(ValueError, match="Give the sampler or dataset a seed"):
+        list(loader([gdx.SeedRecords()], seed=None, shuffle=False))
+
+
+@every_operator
+def test_apply_without_params_is_refused_for_a_stochastic_operator(operator):
+    with pytest.raises(ValueError, match="`random_params` must be given to a stochastic operator: got None"):
+        operator().apply({"image": images(1)[0]}, {}, {})
+
+
+@every_operator
+def test_a_wrong_number_of_keys_is_refused(operator):
+    with pytest.raises(ValueError, match=r"`rng` must be one key or one for each record: got \(3,\) for 2 records"):
+        operator().generate_random_params(jax.random.split(jax.random.key(0), 3), {"image": (2, 16, 12, 3)})
+
+
+@pytest.mark.parametrize("transform", [gdx.AugmentBatch, gdx.AugmentRecord])
+def test_transforms_refuse_what_is_no_operator(transform):
+    with pytest.raises(TypeError, match="`operators` must be operators: got 3"):
+        transform([noise(), 3])
+    with pytest.raises(TypeError, match="`operators` must be operators: got 3"):
+        transform(3)
+    with pytest.raises(ValueError, match="`operators` must hold at least one operator"):
+        transform([])
+
+
+def test_batches_must_be_mappings_of_stacked_fields():
+    with pytest.raises(TypeError, match="`element` must be a mapping from field names: got ndarray"):
+        gdx.AugmentBatch(noise()).map(np.zeros((2, 16, 12)))
+    with pytest.raises(TypeError, match="`batch` must be a Batch, or three mappings must be given: got ndarray"):
+        noise().apply_batch(np.zeros((2, 16, 12)))
+    with pytest.raises(ValueError, match=r"`data` must share the batch as axis 0: got lengths"):
+        noise().apply_batch(gdx.Batch({"image": images(2)}, state={"step": np.zeros(3)}))
+    with pytest.raises(ValueError, match="`elements` must hold at least one Element"):
+        gdx.Batch.from_elements([])
+
+
+def test_operators_refuse_wrong_arguments():
+    config = noise().config
+    with pytest.raises(TypeError, match="`config` must be a DataraxModuleConfig: got 3"):
+        gdx.NoiseOperator(3, rngs=nnx.Rngs(0))
+    with pytest.raises(TypeError, match="`rngs` must be an nnx.Rngs: got 0"):
+        gdx.NoiseOperator(config, rngs=0)
+    with pytest.raises(TypeError, match="`name` must be a str: got 1"):
+        gdx.NoiseOperator(config, rngs=nnx.Rngs(0), name=1)
+    with pytest.raises(ValueError, match='`rngs` must have a stream "default" or "default": got'):
+        gdx.NoiseOperator(config, rngs=nnx.Rngs(params=0))
+    with pytest.raises(ValueError, match='`rngs` must have a stream "augment" or "default": got'):
+        noise(stream_name="augment").copy(rngs=nnx.Rngs(params=0))
+
+
+@every_operator
+def test_an_error_leaves_the_loader_where_it_can_go_on(operator):
+    class Spoil(grain.transforms.Map):
+        def map(self, element):
+            return {name: field for name, field in element.items() if name != "image" or 4 not in element["label"]}
+
+    operations = [gdx.SeedRecords(), grain.transforms.Batch(4), Spoil(), gdx.AugmentBatch(operator())]
+    iterator = iter(loader(operations, count=12, shuffle=False))
+    next(iterator)
+    with pytest.raises(KeyError, match="`image` must be a field"):
+        next(iterator)
+    assert next(iterator)["label"].tolist() == [8, 9, 10, 11]
+    with pytest.raises(StopIteration):
+        next(iterator)
+
+
+def test_jnp_arrays_on_the_device_are_not_looked_at():
+    batch = {name: jnp.asarray(field) for name, field in seeded_batch(2).items()}
+    batch["image"] = batch["image"] * 255
+    gdx.AugmentBatch(noise()).map(batch)  # would wait for the device
+
+
+def test_every_operator_of_the_table_is_public():
+    assert {type(make()).__name__ for make in OPERATORS.values()} <= set(gdx.__all__)

@@ -1,0 +1,102 @@
+"""Batches that are sharded over devices: the pixels of one device, and no word between devices."""
+
+import jax
+import numpy as np
+import pytest
+from helpers import OPERATORS, every_operator, noise, patch_dropout, seeded_batch
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import grain_datarax as gdx
+
+COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "collective-broadcast", "reduce-scatter")
+every_axis_type = pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
+
+
+def sharded(batch, axis_type, shape=(8,), names=("data",)):
+    mesh = jax.make_mesh(shape, names, axis_types=(axis_type,) * len(shape))
+    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+
+
+@every_axis_type
+@every_operator
+@pytest.mark.parametrize("dtype", ["uint8", "bfloat16", "float32"])
+def test_a_sharded_batch_gets_the_pixels_of_one_device(operator, dtype, axis_type):
+    batch = seeded_batch(16, dtype=dtype)
+    expected = np.asarray(gdx.AugmentBatch(operator()).map(batch)["image"])
+    spread = sharded(batch, axis_type)
+    result = gdx.AugmentBatch(operator()).map(spread)["image"]
+    np.testing.assert_array_equal(np.asarray(result), expected)
+    assert result.sharding.is_equivalent_to(spread["image"].sharding, result.ndim)
+
+
+@every_axis_type
+@pytest.mark.parametrize(("shape", "names"), [((8,), ("data",)), ((4, 2), ("data", "model"))])
+def test_a_chain_compiles_to_no_collective_operation(axis_type, shape, names):
+    chain = [OPERATORS[mode](name=mode) for mode in OPERATORS]
+    batch = seeded_batch(16)
+    expected = np.asarray(gdx.AugmentBatch(chain).map(batch)["image"])
+    spread = sharded(batch, axis_type, shape, names)
+    augment = gdx.AugmentBatch(chain)
+    np.testing.assert_array_equal(np.asarray(augment.map(spread)["image"]), expected)
+    compiled = jax.jit(augment.map).lower(spread).compile()
+    assert not [name for name in COLLECTIVES if name in compiled.as_text()]
+    np.testing.assert_array_equal(np.asarray(compiled(spread)["image"]), expected)
+
+
+@every_axis_type
+def test_the_look_for_collectives_finds_one(axis_type):
+    spread = sharded(seeded_batch(16), axis_type)
+    text = jax.jit(lambda batch: batch["image"].sum()).lower(spread).compile().as_text()
+    assert [name for name in COLLECTIVES if name in text]
+
+
+@every_axis_type
+@pytest.mark.parametrize("mode", ["salt_pepper", "poisson"])
+def test_full_scale_is_found_for_each_record_of_a_sharded_batch(mode, axis_type):
+    batch = seeded_batch(16)
+    batch["image"][::2] *= 255
+    op = noise(mode, clip_range=None)
+    expected = np.asarray(gdx.AugmentBatch(op).map(batch)["image"])
+    np.testing.assert_array_equal(np.asarray(gdx.AugmentBatch(op).map(sharded(batch, axis_type))["image"]), expected)
+
+
+@every_axis_type
+def test_seeds_on_the_host_follow_a_sharded_image(axis_type):
+    batch = seeded_batch(16)
+    expected = np.asarray(gdx.AugmentBatch(patch_dropout()).map(batch)["image"])
+    spread = {**sharded(batch, axis_type), "record_seed": batch["record_seed"]}
+    np.testing.assert_array_equal(np.asarray(gdx.AugmentBatch(patch_dropout()).map(spread)["image"]), expected)
+
+
+@every_axis_type
+def test_records_that_pass_through_are_counted_once_each(axis_type):
+    op = patch_dropout(validate_domain_constraints=False, clip_range=(0.0, 1.0))
+    batch = seeded_batch(16)
+    batch["image"][3] = 2.0
+    gdx.AugmentBatch(op).map(sharded(batch, axis_type, (4, 2), ("data", "model")))
+    assert op.get_operation_stats() == {"applied_count": 15, "skipped_count": 1}
+
+
+@every_axis_type
+def test_shard_map_over_the_batch_gives_the_same_pixels(axis_type):
+    batch = seeded_batch(16)
+    augment = gdx.AugmentBatch([OPERATORS[mode](name=mode) for mode in OPERATORS])
+    expected = np.asarray(augment.map(batch)["image"])
+    spread = sharded(batch, axis_type)
+    mesh = spread["image"].sharding.mesh
+    run = jax.jit(
+        jax.shard_map(augment.map, mesh=mesh, in_specs=PartitionSpec("data"), out_specs=PartitionSpec("data"))
+    )
+    np.testing.assert_array_equal(np.asarray(run(spread)["image"]), expected)
+
+
+def test_each_device_augments_its_rows_alone():
+    batch = seeded_batch(16)
+    augment = gdx.AugmentBatch([OPERATORS[mode](name=mode) for mode in OPERATORS])
+    expected = np.asarray(augment.map(batch)["image"])
+    pieces = []
+    for index, device in enumerate(jax.devices()):
+        rows = jax.tree.map(lambda field, index=index: field[2 * index : 2 * index + 2], batch)
+        pieces.append(augment.map(jax.device_put(rows, device))["image"])
+        assert pieces[-1].devices() == {device}
+    np.testing.assert_array_equal(np.concatenate([np.asarray(piece) for piece in pieces]), expected)
