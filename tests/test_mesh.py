@@ -92,11 +92,11 @@ def test_shard_map_over_the_batch_gives_the_same_pixels(axis_type):
 
 def test_each_device_augments_its_rows_alone():
     batch = seeded_batch(16)
-    augment = gdx.AugmentBatch([OPERATORS[mode](name=mode) for mode in OPERATORS])
+    augment = gdx.AugmentBatch([patch_dropout(), noise()])
     expected = np.asarray(augment.map(batch)["image"])
     pieces = []
-    for index, device in enumerate(jax.devices()):
-        rows = jax.tree.map(lambda field, index=index: field[2 * index : 2 * index + 2], batch)
+    for index, device in enumerate(jax.devices()[:4]):
+        rows = jax.tree.map(lambda field, index=index: field[4 * index : 4 * index + 4], batch)
         pieces.append(augment.map(jax.device_put(rows, device))["image"])
         assert pieces[-1].devices() == {device}
     np.testing.assert_array_equal(np.concatenate([np.asarray(piece) for piece in pieces]), expected)

@@ -220,7 +220,7 @@ def test_seeds_decide_without_advancing_the_stream_and_a_batch_without_seeds_adv
     first, second = (np.asarray(op.apply_batch(unseeded).data["image"]) for _ in range(2))
     assert (first != second).any()
     assert int(op.rngs["default"].count[...]) == 2
-    assert len({image.tobytes() for image in first}) == 4
+    assert len({image.tobytes() for image in first}) == 8
 
 
 @every_operator
