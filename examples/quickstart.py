@@ -6,6 +6,8 @@ Writes:  quickstart.png, records and a loader state, into `directory` (default: 
 Prints:  the size of every step, then, in words, what it showed.
 """
 
+import gc
+import itertools
 import pathlib
 import sys
 
@@ -14,7 +16,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import tqdm
-from absl import app
+from absl import flags
 from array_record.python.array_record_module import ArrayRecordWriter
 from flax import nnx
 from sklearn.datasets import load_sample_images
@@ -95,10 +97,18 @@ def draw_picture(paths: list[str], path: pathlib.Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def main(argv: list[str]) -> None:
-    directory = pathlib.Path(argv[1] if len(argv) > 1 else "quickstart")
-    directory.mkdir(parents=True, exist_ok=True)
+def read(iterator: grain.DataLoaderIterator, steps: int, title: str) -> list[dict[str, np.ndarray]]:
+    """The next batches, copied: workers hand them over in shared memory that ends with them."""
+    batches = tqdm.tqdm(itertools.islice(iterator, steps), desc=title, total=steps, unit=" batches")
+    return [{name: np.array(field) for name, field in batch.items()} for batch in batches]
+
+
+def main() -> None:
+    # Grain reads an absl flag before it starts workers; absl.app.run would parse the flags too.
+    flags.FLAGS.mark_as_parsed()
     matplotlib.use("agg")
+    directory = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "quickstart")
+    directory.mkdir(parents=True, exist_ok=True)
 
     paths = write_crops(directory)
     print(f"Wrote {2 * CROPS_PER_PHOTOGRAPH} crops of two photographs, {SIZE} x {SIZE} x 3 uint8, into {directory}.")
@@ -107,29 +117,28 @@ def main(argv: list[str]) -> None:
 
     steps = 2 * 2 * CROPS_PER_PHOTOGRAPH // BATCH_SIZE
     stop = steps // 4  # in the middle of the first epoch
+    state = directory / "loader_state.json"
     iterator = iter(make_loader(paths))
-    batches = []
-    for step in tqdm.trange(steps, desc="two epochs, two workers", unit=" batches"):
-        batches.append(next(iterator))
-        if step + 1 == stop:
-            (directory / "loader_state.json").write_bytes(iterator.get_state())
+    read(iterator, stop, "start")
+    state.write_bytes(iterator.get_state())
+    expected = read(iterator, steps - stop, "to the end of the second epoch")
 
-    resumed = iter(make_loader(paths))
-    resumed.set_state((directory / "loader_state.json").read_bytes())
-    again = list(tqdm.tqdm(resumed, total=steps - stop, desc=f"again from step {stop}", unit=" batches"))
-    assert len(again) == len(batches[stop:])
-    for expected, batch in zip(batches[stop:], again, strict=True):
-        np.testing.assert_array_equal(batch["label"], expected["label"])
-        np.testing.assert_array_equal(batch["image"], expected["image"])
+    iterator = iter(make_loader(paths))
+    iterator.set_state(state.read_bytes())
+    resumed = read(iterator, steps - stop, f"again, from the state after step {stop}")
+    del iterator
+    gc.collect()  # iterators are in reference cycles, and hold shared memory until they go
+    for first, second in zip(expected, resumed, strict=True):
+        np.testing.assert_array_equal(first["label"], second["label"])
+        np.testing.assert_array_equal(first["image"], second["image"])
 
     print(
         f"\nA Grain loader with two workers augmented {steps} batches of {BATCH_SIZE} photographs over two epochs:\n"
         f"each record by its own seed, with {', '.join(operators())}.\n"
-        f"A fresh loader, started from the state saved after step {stop}, gave the remaining {len(again)} batches\n"
+        f"A fresh loader, started from the state saved after step {stop}, gave the remaining {len(resumed)} batches\n"
         f"bit for bit as the uninterrupted run did. See {directory / 'quickstart.png'} for the effects."
     )
 
 
 if __name__ == "__main__":
-    # absl parses its flags here; Grain reads one of them before it starts workers.
-    app.run(main, argv=sys.argv)
+    main()
