@@ -1,0 +1,57 @@
+"""The README's code runs, and so does the quick start."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_first_code_of_the_readme_is_short_and_runs(capsys):
+    before, code = re.match(r"(.*?)```python\n(.*?)```", README, re.DOTALL).groups()
+    assert len(code.splitlines()) <= 20
+    assert len(before.splitlines()) <= 10
+    exec(code, {})
+    assert capsys.readouterr().out.splitlines() == ["(256, 64, 64, 3) <class 'jaxlib._jax.ArrayImpl'>"] * 8
+
+
+def test_there_are_two_commands_each_complete():
+    commands = re.findall(r"```sh\n(.*?)\n```", README, re.DOTALL)
+    assert len(commands) == 2
+    for command in commands:
+        assert command.startswith("python3 -m venv .venv && .venv/bin/pip install ")
+
+
+@pytest.mark.long
+def test_the_quick_start_shows_what_it_says_without_a_warning(tmp_path):
+    command = [sys.executable, str(ROOT / "examples" / "quickstart.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=True)
+    assert "bit for bit as the uninterrupted run did" in done.stdout
+    assert "remaining 12 batches" in done.stdout
+    assert not re.search("warning|traceback|error", done.stderr, re.IGNORECASE)
+    assert (tmp_path / "quickstart.png").stat().st_size > 100_000
+
+
+def test_importing_starts_no_backend_and_needs_no_flax():
+    code = """
+import sys
+import grain_datarax as gdx
+from jax._src import xla_bridge
+gdx.SeedRecords
+assert "flax" not in sys.modules
+for name in gdx.__all__:
+    getattr(gdx, name)
+assert not xla_bridge._backends
+assert "AugmentBatch" in dir(gdx)
+try:
+    gdx.Missing
+except AttributeError as error:
+    assert "has no attribute 'Missing'" in str(error)
+else:
+    raise AssertionError
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
