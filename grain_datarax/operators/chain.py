@@ -132,16 +132,7 @@ def augment_batch(
         treats.append(operator.check(spec, batched=True))
         operator.keep_pattern(tuple(get_field(spec, operator.config.field_key).shape[1:]))
         spec = operator.output_spec(spec)
-    before, after = flatten(data), flatten(spec)
-    donated: dict[str, Any] = {}
-    kept: dict[str, Any] = {}
-    reads = {path for operator in operators for path in operator.reads if path in before}
-    writes = {path for operator in operators for path in operator.writes}
-    for path in sorted(reads):
-        field, result = before[path], after[path]
-        owned = donate or not isinstance(field, jax.Array)
-        fits = (field.shape, field.dtype) == (result.shape, result.dtype)
-        (donated if path in writes and owned and fits else kept)[path] = field
+    donated, kept = _partition(operators, data, spec, donate)
     count = record_count(({**donated, **kept}, state))
     if not any(operator.stochastic for operator in operators):
         seeds = None
@@ -157,6 +148,23 @@ def augment_batch(
         if index in computed:
             operator.set_statistics(computed[index])
     return written, state
+
+
+def _partition(
+    operators: Sequence[ModalityOperator], data: Mapping[str, Any], spec: Mapping[str, Any], donate: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields that the operators read, by path: those whose buffer may hold the result, and the others."""
+    before, after = flatten(data), flatten(spec)
+    reads = {path for operator in operators for path in operator.reads if path in before}
+    writes = {path for operator in operators for path in operator.writes}
+    donated: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
+    for path in sorted(reads):
+        field, result = before[path], after[path]
+        owned = donate or not isinstance(field, jax.Array)
+        fits = (field.shape, field.dtype) == (result.shape, result.dtype)
+        (donated if path in writes and owned and fits else kept)[path] = field
+    return donated, kept
 
 
 def _beside(seeds: Any, fields: Iterable[Any]) -> Any:

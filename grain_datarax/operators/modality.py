@@ -99,7 +99,7 @@ class ModalityOperator(DataraxModule):
 
     A subclass says what a record draws (`draw`, nothing by default) and what becomes of an image (`effect`). It may
     override `generate_random_params` and `apply` instead; then `reads` and `writes` must name the fields that it
-    touches.
+    touches: in a batch `apply` sees these, and no metadata.
     """
 
     config: ModalityOperatorConfig
