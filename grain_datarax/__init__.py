@@ -58,7 +58,8 @@ def __getattr__(name: str) -> Any:
         for home in _HOMES:
             module = importlib.import_module(f"{__name__}.{home}")
             if name in vars(module):
-                return vars(module)[name]
+                globals()[name] = vars(module)[name]
+                return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

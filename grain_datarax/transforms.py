@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from grain_datarax.operators.chain import augment_batch
+from grain_datarax.operators.chain import augment_batch, namespaces
 from grain_datarax.operators.fields import field_names, flatten, get_field, set_fields
 from grain_datarax.operators.modality import ModalityOperator
 from grain_datarax.seeding import RECORD_SEED, draw_seed, require_mapping
@@ -34,11 +34,11 @@ class _Augment:
         if not chain:
             raise ValueError(f"`operators` must hold at least one operator: got {operators!r}. Pass one or a list.")
         self._operators: tuple[ModalityOperator, ...] | _Packed = chain
+        self._names = namespaces(chain)
         self._values_checked = False
 
     def __repr__(self) -> str:
-        names = [operator.namespace for operator in self._operators] if isinstance(self._operators, tuple) else "..."
-        return f"{type(self).__name__}({names})"
+        return f"{type(self).__name__}({self._names})"
 
     def __getstate__(self) -> dict[str, Any]:
         # A JAX array would start the accelerator in the worker that unpickles it.
@@ -55,11 +55,12 @@ class _Augment:
         if self._values_checked:
             return
         written: set[str] = set()
+        seen = True
         for operator in self._chain():
             if operator.config.field_key not in written:
-                operator.check_values(data)
+                seen &= operator.check_values(data)
             written.update(operator.writes)
-        self._values_checked = True
+        self._values_checked = seen
 
     def output_spec(self, input_spec: Mapping[str, Any]) -> dict[str, Any]:
         """The spec of what comes out, for `grain.experimental.get_element_spec`."""
@@ -76,7 +77,8 @@ class AugmentBatch(_Augment, grain.transforms.Map):
     Grain worker process it runs on the CPU and returns NumPy. All other fields come out as they are, the same objects.
 
     Operators draw independently. Their `name` tells them apart, or else their class and what they draw; unnamed ones
-    that agree in both are numbered in their order, so name those whose neighbours may change.
+    that agree in both are numbered in their order, so name those whose neighbours may change. An operator that computes
+    statistics of the batch (`batch_stats_fn`) ends one compiled function and begins the next.
 
     Args:
       operators: One operator or a list of them, applied in that order.
@@ -130,7 +132,7 @@ class AugmentBatch(_Augment, grain.transforms.Map):
                     " grain_datarax.SeedRecords() before Batch."
                 )
             self._check_values(element)
-            written, _ = augment_batch(operators, element, element.get(RECORD_SEED), donate=self._donate)
+            written, _ = augment_batch(operators, self._names, element, element.get(RECORD_SEED), donate=self._donate)
             if in_worker:
                 written = {path: np.asarray(field) for path, field in written.items()}
         augmented = set_fields(element, written)
@@ -182,14 +184,16 @@ class AugmentRecord(_Augment, grain.transforms.RandomMap):
           As `AugmentBatch.map`; ValueError also if there is no generator.
         """
         require_mapping(element)
-        seed = np.asarray(element[RECORD_SEED] if RECORD_SEED in element else draw_seed(rng))
         with _worker_on_cpu():
-            operators = self._chain()
+            operators, seeds = self._chain(), None
+            if any(operator.stochastic for operator in operators):
+                seeds = np.asarray(element[RECORD_SEED] if RECORD_SEED in element else draw_seed(rng))[None]
             self._check_values(element)
             fields = {path for operator in operators for path in operator.reads} & flatten(element).keys()
             batch = set_fields(element, {path: _batch_of_one(get_field(element, path)) for path in fields})
-            written, _ = augment_batch(operators, batch, seed[None])
-            return set_fields(element, {path: np.asarray(field)[0] for path, field in written.items()})
+            written, _ = augment_batch(operators, self._names, batch, seeds)
+            # Copied: a view of JAX's memory is read-only, and records are for other transforms to work on.
+            return set_fields(element, {path: np.array(field[0]) for path, field in written.items()})
 
 
 def _batch_of_one(field: Any) -> Any:

@@ -48,12 +48,12 @@ def test_bad_settings_of_any_operator_are_refused(operator, settings, error, mes
     ("settings", "error", "message"),
     [
         ({"num_patches": -1}, ValueError, "`num_patches` must be at least 0: got -1"),
-        ({"num_patches": 2.0}, TypeError, "`num_patches` must be made of integers: got 2.0"),
-        ({"num_patches": True}, TypeError, "`num_patches` must be made of integers: got True"),
+        ({"num_patches": 2.0}, TypeError, "`num_patches` must be an integer: got 2.0"),
+        ({"num_patches": True}, TypeError, "`num_patches` must be an integer: got True"),
         ({"patch_size": 8}, TypeError, "`patch_size` must be two integers: got 8"),
         ({"patch_size": (8,)}, TypeError, r"`patch_size` must be two integers: got \(8,\)"),
         ({"patch_size": (0, 8)}, ValueError, "`patch_size` must be at least 1: got 0"),
-        ({"patch_size": (8, 1.5)}, TypeError, "`patch_size` must be made of integers: got 1.5"),
+        ({"patch_size": (8, 1.5)}, TypeError, "`patch_size` must be an integer: got 1.5"),
         ({"drop_value": NAN}, ValueError, "`drop_value` must not be NaN: got nan"),
         ({"drop_value": "black"}, TypeError, "`drop_value` must be a number: got 'black'"),
         ({"drop_value": None}, TypeError, "`drop_value` must be a number: got None"),
@@ -276,9 +276,9 @@ def test_operators_refuse_wrong_arguments():
         gdx.NoiseOperator(config, rngs=0)
     with pytest.raises(TypeError, match="`name` must be a str: got 1"):
         gdx.NoiseOperator(config, rngs=nnx.Rngs(0), name=1)
-    with pytest.raises(ValueError, match='`rngs` must have a stream "default" or "default": got'):
+    with pytest.raises(ValueError, match='`rngs` must have the stream "default": got'):
         gdx.NoiseOperator(config, rngs=nnx.Rngs(params=0))
-    with pytest.raises(ValueError, match='`rngs` must have a stream "augment" or "default": got'):
+    with pytest.raises(ValueError, match='`rngs` must have the stream "augment": got'):
         noise(stream_name="augment").copy(rngs=nnx.Rngs(params=0))
 
 
@@ -306,3 +306,105 @@ def test_jnp_arrays_on_the_device_are_not_looked_at():
 
 def test_every_operator_of_the_table_is_public():
     assert {type(make()).__name__ for make in OPERATORS.values()} <= set(gdx.__all__)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"auxiliary_fields": ["image"]}, "`auxiliary_fields` must not repeat"),
+        ({"auxiliary_fields": ["depth", "depth"]}, "`auxiliary_fields` must not repeat"),
+        ({"auxiliary_fields": ["out"], "target_key": "out"}, "`auxiliary_fields` must not repeat"),
+        ({"target_key": "record_seed"}, "`target_key` must not be the field of the seeds"),
+    ],
+)
+def test_a_field_has_one_part_to_play(settings, message):
+    with pytest.raises(ValueError, match=message):
+        noise(**settings)
+    assert noise(target_key="image").writes == ("image",)
+
+
+def test_a_chain_refuses_the_same_name_or_operator_twice():
+    with pytest.raises(ValueError, match=r"`name` must be unique in a chain: got \['a', 'a'\]"):
+        gdx.AugmentBatch([noise(name="a"), patch_dropout(name="a")])
+    op = noise()
+    with pytest.raises(ValueError, match="`operators` must be different objects"):
+        gdx.AugmentBatch([op, op])
+    gdx.AugmentBatch([op, op.copy()])
+
+
+@every_operator
+def test_params_of_another_shape_are_refused(operator):
+    op = operator()
+    batch = op.generate_random_params(jax.random.key(0), {"image": (1, 16, 12, 3)})
+    for wrong in (batch, {"other": np.zeros(3)}):
+        with pytest.raises(ValueError, match="`random_params` must hold `.*` of shape .* Pass a row of what"):
+            op.apply({"image": images(1)[0]}, {}, {}, wrong)
+
+
+@every_operator
+def test_a_batch_without_seeds_is_refused_inside_jit(operator):
+    op = operator()
+    with pytest.raises(ValueError, match="`record_seed` must be in a batch inside jax.jit"):
+        jax.jit(lambda image: op.apply_batch(gdx.Batch({"image": image})).data)(images(2))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda key, image: gdx.patch_dropout(key, image, num_patches=1, patch_size=(6, 6)),
+            "`patch_size` must fit inside",
+        ),
+        (
+            lambda key, image: gdx.patch_dropout(key, image, num_patches=1, patch_size=(2, 2), drop_value=128),
+            "`drop_value` must",
+        ),
+        (lambda key, image: gdx.gaussian_noise(key, image, std=25.0), "`std` must be a fraction"),
+        (lambda key, image: gdx.gaussian_noise(key, image, std=0.1, mean=25.0), "`mean` must be a fraction"),
+        (
+            lambda key, image: gdx.salt_pepper_noise(key, image, salt_prob=0.1, pepper_prob=0.1, salt_value=255),
+            "`salt_value` must",
+        ),
+        (lambda key, image: gdx.poisson_noise(key, image, lam_scale=0.0), "`lam_scale` must be positive: got 0.0"),
+    ],
+)
+def test_the_pure_functions_refuse_bad_settings(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(jax.random.key(0), np.zeros((4, 4), np.uint8))
+
+
+def test_salt_needs_a_finite_value():
+    with pytest.raises(ValueError, match="`clip_range` must be finite where salt and pepper take their values"):
+        noise("salt_pepper", clip_range=(0.0, float("inf")))
+    noise("salt_pepper", clip_range=(0.0, float("inf")), salt_value=1.0)
+
+
+def test_an_effect_that_changes_dtype_or_shape_is_refused():
+    class ToFloat(gdx.ModalityOperator):
+        def effect(self, image, params):
+            return image / 255
+
+    with pytest.raises(TypeError, match=r"`effect` must keep shape and dtype: got float32\[4, 4\] for uint8\[4, 4\]"):
+        gdx.AugmentBatch(ToFloat(gdx.ModalityOperatorConfig(field_key="image"))).map(
+            {"image": np.zeros((2, 4, 4), np.uint8)}
+        )
+
+
+def test_a_target_inside_an_array_is_refused():
+    with pytest.raises(TypeError, match="`image` must be a mapping to hold `noisy`: got ndarray"):
+        gdx.AugmentBatch(noise(target_key="image.noisy")).map(seeded_batch(2))
+
+
+def test_values_of_a_first_batch_on_the_device_leave_the_next_one_to_be_checked():
+    augment = gdx.AugmentBatch(noise())
+    augment.map({name: jnp.asarray(field) for name, field in seeded_batch(2).items()})
+    bad = seeded_batch(2)
+    bad["image"] *= 255
+    with pytest.raises(ValueError, match="`clip_range` must hold"):
+        augment.map(bad)
+
+
+def test_state_refuses_statistics_that_are_no_mapping():
+    op = noise()
+    with pytest.raises(TypeError, match="`state` must hold a mapping at statistics: got 5"):
+        op.set_state({**op.get_state(), "statistics": 5})

@@ -2,12 +2,16 @@
 
 import json
 import logging
+import pathlib
+import subprocess
+import sys
 
 import cloudpickle
 import grain
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from helpers import OPERATORS, Records, closing, loader, noise, patch_dropout, pixels
 
 import grain_datarax as gdx
@@ -211,6 +215,33 @@ def test_transforms_are_pickled_without_jax_arrays_and_give_the_same_pixels():
     np.testing.assert_array_equal(np.asarray(copy.map(batch)["image"]), expected)
     assert "AugmentBatch" in repr(augment)
     assert repr(copy) == repr(augment)
+
+
+class Doubled(nnx.Module):
+    def __init__(self):
+        self.factor = nnx.Param(jax.numpy.float32(2.0))
+
+    def __call__(self, data):
+        return {"mean": data["image"].mean() * self.factor[...]}
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"precomputed_stats": {"mean": jax.numpy.zeros(3)}}, {"batch_stats_fn": Doubled()}]
+)
+def test_unpickling_starts_no_backend(settings, tmp_path):
+    (tmp_path / "augment.pickle").write_bytes(cloudpickle.dumps(gdx.AugmentBatch(noise(**settings))))
+    code = f"""
+import pathlib, sys
+sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+import cloudpickle
+augment = cloudpickle.loads(pathlib.Path({str(tmp_path / "augment.pickle")!r}).read_bytes())
+from jax._src import xla_bridge
+assert not xla_bridge._backends
+from helpers import seeded_batch
+augment.map(seeded_batch(2))
+assert xla_bridge._backends
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_element_specs_are_inferred():

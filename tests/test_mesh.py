@@ -100,3 +100,17 @@ def test_each_device_augments_its_rows_alone():
         pieces.append(augment.map(jax.device_put(rows, device))["image"])
         assert pieces[-1].devices() == {device}
     np.testing.assert_array_equal(np.concatenate([np.asarray(piece) for piece in pieces]), expected)
+
+
+@every_axis_type
+def test_scan_over_a_sharded_batch_is_refused_and_runs_on_each_devices_rows(axis_type):
+    batch = seeded_batch(16)
+    spread = sharded(batch, axis_type)
+    augment = gdx.AugmentBatch(noise(batch_strategy="scan"))
+    with pytest.raises(ValueError, match='`batch_strategy` must be "vmap" for a batch that is sharded over devices'):
+        augment.map(spread)
+    mesh = spread["image"].sharding.mesh
+    run = jax.jit(
+        jax.shard_map(augment.map, mesh=mesh, in_specs=PartitionSpec("data"), out_specs=PartitionSpec("data"))
+    )
+    np.testing.assert_array_equal(np.asarray(run(spread)["image"]), np.asarray(augment.map(batch)["image"]))

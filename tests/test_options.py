@@ -132,6 +132,23 @@ def test_batch_stats_fn_is_called_on_each_batch_unless_stats_are_given():
     assert float(op.get_statistics()["mean"]) == 0.25
 
 
+def test_batch_stats_fn_sees_the_whole_batch_that_reaches_its_operator():
+    seen = []
+
+    def mean(data):
+        seen.append(data["label"].tolist())
+        return {"mean": data["image"].mean()}
+
+    chain = [noise(noise_std=0.0, noise_mean=0.25), shift(batch_stats_fn=mean)]
+    batch = {"image": np.full((2, 16, 12, 3), 0.5, np.float32), "label": np.arange(2), "record_seed": seeds(2)}
+    assert not run(chain, batch).any()
+    assert float(chain[1].get_statistics()["mean"]) == 0.75
+    assert seen == [[0, 1]]
+    jitted = jax.jit(lambda data: chain[1].apply_batch(gdx.Batch(data)).data["image"])
+    chain[1] = shift(batch_stats_fn=lambda data: {"mean": data["image"].mean()})
+    assert not np.asarray(jitted({"image": batch["image"]})).any()
+
+
 def test_a_module_can_compute_the_statistics():
     class Mean(nnx.Module):
         def __init__(self):
@@ -385,3 +402,46 @@ def test_configs_are_equal_hashable_values():
     assert first == second
     assert hash(first) == hash(second)
     assert first != dataclasses.replace(first, auxiliary_fields=None)
+
+
+def test_operators_with_other_precomputed_stats_are_compiled_apart():
+    class FromConfig(gdx.ModalityOperator):
+        def effect(self, image, params):
+            return image + self.config.precomputed_stats["mean"]
+
+    configs = [
+        gdx.ModalityOperatorConfig(field_key="image", precomputed_stats={"mean": np.float32(mean)}) for mean in (1, 2)
+    ]
+    assert configs[0] != configs[1]
+    for mean, config in enumerate(configs, 1):
+        assert (run(FromConfig(config), {"image": np.zeros((2, 4, 4), np.float32)}) == mean).all()
+
+
+@every_operator
+def test_deterministic_operators_of_one_chain_have_patterns_of_their_own(operator):
+    batch = {"image": np.full((1, 16, 12, 3), 0.5, np.float32)}
+    for cacheable in (False, True):
+        settings = {"stochastic": False, "cacheable": cacheable}
+        chain = [operator(target_key=f"out{index}", **settings) for index in (0, 1)]
+        result = gdx.AugmentBatch(chain).map(batch)
+        assert (np.asarray(result["out0"]) != np.asarray(result["out1"])).any()
+        np.testing.assert_array_equal(np.asarray(result["out0"]), run(operator(**settings), batch))
+
+
+@every_operator
+def test_untreatable_records_pass_through_whatever_their_rank(operator):
+    for settings in ({}, {"stochastic": False, "cacheable": True}):
+        op = operator(validate_domain_constraints=False, **settings)
+        batch = {"image": np.arange(3, dtype=np.float32), "record_seed": seeds(3)}
+        np.testing.assert_array_equal(run(op, batch), batch["image"])
+
+
+def test_records_come_out_writable():
+    record = gdx.AugmentRecord(noise()).random_map({"image": images(1)[0]}, np.random.default_rng(0))
+    record["image"][0] = 0
+
+
+@every_operator
+def test_a_deterministic_operator_needs_no_generator(operator):
+    record = gdx.AugmentRecord(operator(stochastic=False)).random_map({"image": images(1)[0]}, None)
+    assert (record["image"] != images(1)[0]).any()

@@ -138,7 +138,7 @@ def test_streams_are_required_by_stochastic_operators_alone():
     assert noise(stochastic=False).requires_rng_streams() is None
     noise(stream_name="noise").ensure_rng_streams(["noise", "params"])
     noise(stochastic=False).ensure_rng_streams([])
-    with pytest.raises(ValueError, match='must have a stream "noise" or "default"'):
+    with pytest.raises(ValueError, match='must have the stream "noise"'):
         noise(stream_name="noise").ensure_rng_streams(["params"])
     assert gdx.NoiseOperator(noise(stochastic=False).config, rngs=None).rngs is None
 

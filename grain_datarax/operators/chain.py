@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -22,16 +22,23 @@ if TYPE_CHECKING:
 
 
 def namespaces(operators: Sequence[ModalityOperator]) -> list[str]:
-    """The namespace of each operator; unnamed ones that would share theirs are numbered in the order of the chain."""
+    """The namespace of each operator; unnamed ones that would share theirs are numbered in the order of the chain.
+
+    Raises:
+      ValueError: If an operator or a name is there twice.
+    """
     seen: collections.Counter[str] = collections.Counter()
     result = []
     for operator in operators:
         namespace = operator.namespace
-        if operator.name is None:
-            seen[namespace] += 1
-            if seen[namespace] > 1:
-                namespace = f"{namespace}#{seen[namespace]}"
+        seen[namespace] += 1
+        if operator.name is None and seen[namespace] > 1:
+            namespace = f"{namespace}#{seen[namespace]}"
         result.append(namespace)
+    if len({id(operator) for operator in operators}) != len(operators):
+        raise ValueError(f"`operators` must be different objects: got {result}. Pass operator.copy() for another one.")
+    if len(set(result)) != len(result):
+        raise ValueError(f"`name` must be unique in a chain: got {result}. The same name would draw the same twice.")
     return result
 
 
@@ -43,40 +50,39 @@ def augment(
     state: Any = None,
     stats: Any = None,
     root: jax.Array | None = None,
-) -> tuple[dict[str, Any], Any, dict[int, jax.Array], dict[int, Any]]:
+) -> tuple[dict[str, Any], Any, dict[int, jax.Array]]:
     """Applies the operators one after the other to each record of a batch. Pure, to be compiled.
 
     Args:
-      operators: The operators.
+      operators: The operators, with different namespaces.
       data: The fields that they read, with the batch as axis 0.
       seeds: `uint32 (B, 2)`, the records' seeds; may be None if no operator is stochastic.
       state: What `apply` is given as its state, with the batch as axis 0.
-      stats: The statistics of all operators; None takes each one's own.
+      stats: The statistics of the first operator; None takes its own.
       root: The root key of all operators; None takes each one's own.
 
     Returns:
-      The fields, the state, and by operator's index: whether its records were in its domain, where that depends on
-      their values, and the statistics that it computed.
+      The fields, the state, and by operator's index whether its records were in its domain, `bool (B,)`, where that
+      depends on their values.
     """
-    treated, computed = {}, {}
-    for index, (operator, namespace) in enumerate(zip(operators, namespaces(operators), strict=True)):
-        its_stats = operator.get_statistics() if stats is None else stats
-        if stats is None and operator.batch_stats_fn is not None:
-            its_stats = computed[index] = operator.batch_stats_fn(data)
+    treated = {}
+    for index, operator in enumerate(operators):
+        its_stats = operator.get_statistics() if index > 0 or stats is None else stats
         keys = None
         if operator.stochastic:
             assert seeds is not None
-            keys = record_keys(operator_key(operator.root_key() if root is None else root, namespace), seeds)
+            key = operator_key(operator.root_key() if root is None else root, operator.namespace)
+            keys = record_keys(key, seeds)
         data, state, in_domain = _for_each_record(operator, its_stats, keys, data, state)
         if in_domain is not None:
             treated[index] = in_domain
-    return data, state, treated, computed
+    return data, state, treated
 
 
 def _for_each_record(operator: ModalityOperator, stats: Any, keys: jax.Array | None, data: Any, state: Any) -> Any:
     def treat(key: jax.Array | None, data: Any, state: Any) -> Any:
         params, field_key = None, operator.config.field_key
-        if key is not None:
+        if key is not None and operator.check(data):
             drawn = operator.generate_random_params(key[None], {field_key: (1, *get_field(data, field_key).shape)})
             params = jax.tree.map(lambda batch: batch[0], drawn)
         in_domain = operator.treats_values(data)
@@ -88,22 +94,23 @@ def _for_each_record(operator: ModalityOperator, stats: Any, keys: jax.Array | N
     return jax.vmap(treat)(keys, data, state)
 
 
-@functools.partial(jax.jit, static_argnames="graphdef", donate_argnames="donated")
+@functools.partial(jax.jit, static_argnames=("graphdef", "names"), donate_argnames="donated")
 def _augment(
-    graphdef: Any, module_state: Any, donated: Any, kept: Any, seeds: Any, state: Any, stats: Any, root: Any
+    graphdef: Any, module_state: Any, names: Any, donated: Any, kept: Any, seeds: Any, state: Any, stats: Any, root: Any
 ) -> Any:
     operators = nnx.merge(graphdef, module_state)
+    for operator, name in zip(operators, names, strict=True):
+        operator.name = nnx.static(name)
     given = {**donated, **kept}
-    data, state, treated, computed = augment(
-        operators, set_fields({}, given), seeds, state=state, stats=stats, root=root
-    )
+    data, state, treated = augment(operators, set_fields({}, given), seeds, state=state, stats=stats, root=root)
     writes = {path for operator in operators for path in operator.writes}
     written = {path: field for path, field in flatten(data).items() if path in writes or path not in given}
-    return written, state, treated, computed
+    return written, state, treated
 
 
 def augment_batch(
     operators: tuple[ModalityOperator, ...],
+    names: Sequence[str],
     data: Mapping[str, Any],
     seeds: Any,
     *,
@@ -116,6 +123,7 @@ def augment_batch(
 
     Args:
       operators: The operators; they count their records and keep the statistics that they compute.
+      names: Their namespaces.
       data: The batch's fields, NumPy or JAX arrays where operators touch them.
       seeds: See `augment`; None beside a root key numbers the records.
       state: See `augment`.
@@ -127,26 +135,38 @@ def augment_batch(
     Returns:
       The fields that were written, by path, and the state.
     """
+    for index in range(1, len(operators)):
+        if operators[index].batch_stats_fn is not None:  # its statistics are those of the batch that reaches it
+            settings: dict[str, Any] = {"root": root, "donate": donate}
+            written, state = augment_batch(
+                operators[:index], names[:index], data, seeds, state=state, stats=stats, **settings
+            )
+            data = set_fields(data, written)
+            rest, state = augment_batch(operators[index:], names[index:], data, seeds, state=state, **settings)
+            return {**written, **rest}, state
     spec, treats = dict(data), []
-    for operator in operators:
+    for operator, name in zip(operators, names, strict=True):
         treats.append(operator.check(spec, batched=True))
-        operator.keep_pattern(tuple(get_field(spec, operator.config.field_key).shape[1:]))
+        if treats[-1]:
+            operator.keep_pattern(name, tuple(get_field(spec, operator.config.field_key).shape[1:]))
         spec = operator.output_spec(spec)
     donated, kept = _partition(operators, data, spec, donate)
-    count = record_count(({**donated, **kept}, state))
+    fields = {**donated, **kept}
+    count = record_count(fields if state is None else {**fields, "state": state})
+    _refuse_sharded_scan(operators, fields)
     if not any(operator.stochastic for operator in operators):
         seeds = None
     elif seeds is None and root is not None:
         seeds = np.arange(2 * count, dtype=np.uint32).reshape(count, 2)
     else:
         _check_seeds(seeds, count)
-        seeds = _beside(seeds, {**donated, **kept}.values())
+        seeds = _beside(seeds, fields)
+    if stats is None:
+        stats = operators[0].compute_statistics(data)
     graphdef, module_state = nnx.split(operators)
-    written, state, treated, computed = _augment(graphdef, module_state, donated, kept, seeds, state, stats, root)
+    written, state, treated = _augment(graphdef, module_state, tuple(names), donated, kept, seeds, state, stats, root)
     for index, operator in enumerate(operators):
         operator.count_records(count, treats[index] and treated.get(index, True))
-        if index in computed:
-            operator.set_statistics(computed[index])
     return written, state
 
 
@@ -167,13 +187,29 @@ def _partition(
     return donated, kept
 
 
-def _beside(seeds: Any, fields: Iterable[Any]) -> Any:
+def _batch_sharding(fields: Mapping[str, Any]) -> NamedSharding | None:
+    """How the batch is spread over a mesh, if it is; tracers are not asked."""
+    for field in fields.values():
+        if isinstance(field, jax.Array) and not isinstance(field, jax.core.Tracer):
+            sharding = field.sharding
+            if isinstance(sharding, NamedSharding) and sharding.spec[:1] not in ((), (None,)):
+                return NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
+    return None
+
+
+def _beside(seeds: Any, fields: Mapping[str, Any]) -> Any:
     """Shards host seeds as the batch is sharded; on Explicit meshes JAX asks for that."""
-    for field in fields:
-        sharding = None if isinstance(field, np.ndarray | jax.core.Tracer) else field.sharding
-        if isinstance(seeds, np.ndarray) and isinstance(sharding, NamedSharding):
-            return jax.device_put(seeds, NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:1])))
-    return seeds
+    sharding = _batch_sharding(fields)
+    return jax.device_put(seeds, sharding) if isinstance(seeds, np.ndarray) and sharding else seeds
+
+
+def _refuse_sharded_scan(operators: Sequence[ModalityOperator], fields: Mapping[str, Any]) -> None:
+    sharding = _batch_sharding(fields)
+    if sharding is not None and any(operator.config.batch_strategy == "scan" for operator in operators):
+        raise ValueError(
+            f'`batch_strategy` must be "vmap" for a batch that is sharded over devices: got "scan" for {sharding.spec}'
+            f" of {sharding.mesh.shape}. Use vmap, or apply the operators to each device's rows in jax.shard_map."
+        )
 
 
 def _check_seeds(seeds: Any, count: int) -> None:

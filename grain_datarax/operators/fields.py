@@ -13,7 +13,10 @@ def get_field(data: Mapping[str, Any], path: str) -> Any:
     node: Any = data
     for name in path.split("."):
         if not isinstance(node, Mapping) or name not in node:
-            raise KeyError(f"`{path}` must be a field: got the fields {field_names(data)}. Correct the field's name.")
+            raise KeyError(
+                f"`{path}` must be a field: got the fields {field_names(data)}. Correct its name; dots reach into"
+                " nested mappings."
+            )
         node = node[name]
     return node
 
@@ -26,6 +29,10 @@ def set_field(data: Mapping[str, Any], path: str, field: Any) -> dict[str, Any]:
       {'a': 1, 'b': {'c': 2, 'd': 3}}
     """
     name, _, rest = path.partition(".")
+    if rest and not isinstance(data.get(name, {}), Mapping):
+        raise TypeError(
+            f"`{name}` must be a mapping to hold `{rest}`: got {type(data[name]).__name__}. Use another name."
+        )
     return {**data, name: set_field(data.get(name, {}), rest, field) if rest else field}
 
 

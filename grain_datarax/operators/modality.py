@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import weakref
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +76,16 @@ class ModalityOperatorConfig(DataraxModuleConfig):
                     f"`clip_range` must have low < high: got {self.clip_range!r}. Pass (low, high), or None."
                 )
             object.__setattr__(self, "clip_range", bounds)
+        paths = [self.field_key, *({self.target_key} - {None, self.field_key}), *(names or ())]
+        if len(set(paths)) != len(paths):
+            raise ValueError(
+                f"`auxiliary_fields` must not repeat `field_key`, `target_key` or each other: got {names!r}. Name every"
+                " field once."
+            )
+        if self.target_key == RECORD_SEED:
+            raise ValueError(
+                f"`target_key` must not be the field of the seeds: got {RECORD_SEED!r}. Pass another name."
+            )
 
     def _require_number(self, name: str, low: float, high: float, rule: str, *, optional: bool = False) -> None:
         if (value := getattr(self, name)) is None and optional:
@@ -98,7 +108,7 @@ class ModalityOperator(DataraxModule):
     """An operator on one field of a record, and on the auxiliary fields that belong to it.
 
     A subclass says what a record draws (`draw`, nothing by default) and what becomes of an image (`effect`). It may
-    override `generate_random_params` and `apply` instead; then `reads` and `writes` must name the fields that it
+    override `generate_random_params` and `apply` as well; then `reads` and `writes` must name the fields that it
     touches: in a batch `apply` sees these, and no metadata.
     """
 
@@ -199,32 +209,45 @@ class ModalityOperator(DataraxModule):
         for source, target in self._treated_fields():
             field = jnp.asarray(get_field(data, source))
             result = self.effect(field, params)
+            if (result.shape, result.dtype) != (field.shape, field.dtype):
+                raise TypeError(
+                    f"`effect` must keep shape and dtype: got {result.dtype}{list(result.shape)} for"
+                    f" {field.dtype}{list(field.shape)}. Convert the result, or override `apply` and `output_spec`."
+                )
             data = set_field(data, target, result if treated is True else jnp.where(treated, result, field))
         return data, state, metadata
 
     def _params(self, shape: tuple[int, ...], random_params: dict[str, jax.Array] | None) -> dict[str, jax.Array]:
         if not self.stochastic:
-            kept = self.fixed_pattern.get_value().get(str(shape))
-            return self._draw_pattern(shape) if kept is None else kept
+            kept = self.fixed_pattern.get_value().get(f"{self.namespace} {shape}")
+            return self._draw_pattern(self.namespace, shape) if kept is None else kept
         if random_params is None:
             raise ValueError(
                 "`random_params` must be given to a stochastic operator: got None. Pass a row of what"
                 " generate_random_params returns, or use apply_batch."
             )
+        if type(self).generate_random_params is ModalityOperator.generate_random_params:
+            for name, drawn in jax.eval_shape(lambda: self._draw_pattern(self.namespace, shape)).items():
+                if name not in random_params or np.shape(random_params[name]) != drawn.shape:
+                    given = {name: np.shape(value) for name, value in random_params.items()}
+                    raise ValueError(
+                        f"`random_params` must hold `{name}` of shape {drawn.shape}: got {given}. Pass a row of what"
+                        " generate_random_params returns."
+                    )
         return random_params
 
-    def _draw_pattern(self, shape: tuple[int, ...]) -> dict[str, jax.Array]:
-        return self.draw(operator_key(jax.random.key(0, impl=STREAM), self.namespace), shape)
+    def _draw_pattern(self, namespace: str, shape: tuple[int, ...]) -> dict[str, jax.Array]:
+        return self.draw(operator_key(jax.random.key(0, impl=STREAM), namespace), shape)
 
-    def keep_pattern(self, shape: tuple[int, ...]) -> None:
+    def keep_pattern(self, namespace: str, shape: tuple[int, ...]) -> None:
         """Fills the cache for images of this shape, if this operator is deterministic and cacheable."""
-        patterns = self.fixed_pattern.get_value()
-        if self.stochastic or not self.config.cacheable or str(shape) in patterns:
+        patterns, name = self.fixed_pattern.get_value(), f"{namespace} {shape}"
+        if self.stochastic or not self.config.cacheable or name in patterns:
             return
         with jax.ensure_compile_time_eval():
-            pattern = jax.jit(lambda: self._draw_pattern(shape))()
+            pattern = jax.jit(lambda: self._draw_pattern(namespace, shape))()
         with contextlib.suppress(errors.TraceContextError):  # inside jax.jit the module is a constant
-            self.fixed_pattern.set_value({**patterns, str(shape): pattern})
+            self.fixed_pattern.set_value({**patterns, name: pattern})
 
     def check(self, data: Mapping[str, Any], *, batched: bool = False) -> bool:
         """Whether records of these shapes and dtypes are treated; if not, they pass through.
@@ -299,15 +322,21 @@ class ModalityOperator(DataraxModule):
                 treated = jnp.all((image >= low) & (image <= high)) & treated
         return treated
 
-    def check_values(self, data: Mapping[str, Any]) -> None:
-        """Raises `ValueError` if a floating-point NumPy image leaves `clip_range`; other arrays are not looked at."""
-        config = self.config
+    def check_values(self, data: Mapping[str, Any]) -> bool:
+        """Raises `ValueError` if a floating-point NumPy image leaves `clip_range`.
+
+        Returns:
+          Whether all that there is to look at was looked at; JAX arrays are not, it would wait for the device.
+        """
+        config, seen = self.config, True
         if not config.validate_domain_constraints or config.clip_range is None:
-            return
+            return seen
         low, high = config.clip_range
         for path, _ in self._treated_fields():
             image = get_field(data, path)
-            if isinstance(image, np.ndarray) and image.size and is_float(image.dtype):
+            if not isinstance(image, np.ndarray):
+                seen = False
+            elif image.size and is_float(image.dtype):
                 least, greatest = image.min(), image.max()
                 if not (low <= least and greatest <= high):
                     raise ValueError(
@@ -316,8 +345,13 @@ class ModalityOperator(DataraxModule):
                         " clip_range to the image's, or pass validate_domain_constraints=False to leave such records"
                         " as they are."
                     )
+        return seen
 
-    def apply_batch(self, batch: Any, stats: dict[str, Any] | None = None, metadata: Any = None) -> Any:
+    @overload
+    def apply_batch(self, batch: Batch, stats: dict[str, Any] | None = None) -> Batch: ...
+    @overload
+    def apply_batch(self, batch: Mapping[str, Any], stats: Any, metadata: Any) -> tuple[dict[str, Any], Any, Any]: ...
+    def apply_batch(self, batch: Any, stats: Any = None, metadata: Any = None) -> Any:
         """Treats a batch, by one compiled function for each shape.
 
         Args:
@@ -346,14 +380,12 @@ class ModalityOperator(DataraxModule):
         )
 
     def _apply_batch(self, data: Mapping[str, Any], state: Any, stats: Any) -> tuple[dict[str, Any], Any]:
-        if self not in _values_checked and isinstance(get_field(data, self.config.field_key), np.ndarray):
-            self.check_values(data)
+        self.check(data, batched=True)
+        if self not in _values_checked and self.check_values(data):
             _values_checked.add(self)
-        if stats is None:
-            stats = self.compute_statistics(data) or self.get_statistics()
         seeds = data.get(RECORD_SEED)
         root = self.fresh_key() if self.stochastic and seeds is None else None
-        return chain.augment_batch((self,), data, seeds, state=state, stats=stats, root=root)
+        return chain.augment_batch((self,), [self.namespace], data, seeds, state=state, stats=stats, root=root)
 
     def get_output_structure(self, sample_data: Any, sample_state: Any) -> tuple[Any, Any]:
         """The structure of one treated record, from one untreated record: the same keys, with None for leaves."""

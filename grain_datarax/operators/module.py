@@ -1,7 +1,9 @@
 """What every operator is made of: settings, rng streams, statistics, counters, a cache, and a state to checkpoint."""
 
 import collections
+import contextlib
 import dataclasses
+import hashlib
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -47,6 +49,8 @@ class DataraxModuleConfig:
     precomputed_stats: dict[str, Any] | None = dataclasses.field(default=None, compare=False)
     stochastic: bool = False
     stream_name: str | None = None
+    # Arrays have no equality of their own; compiled functions are told apart by their operators' configs.
+    _stats_digest: str = dataclasses.field(default="", init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._require_bool("cacheable", "stochastic")
@@ -60,6 +64,13 @@ class DataraxModuleConfig:
             raise TypeError(f"`precomputed_stats` must be a mapping: got {stats!r}. Pass a dict of arrays, or None.")
         if function is not None and stats is not None:
             raise ValueError(f"`batch_stats_fn` must be None beside `precomputed_stats`: got {function!r}. Set one.")
+        object.__setattr__(self, "_stats_digest", _digest(stats))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A JAX array would start a backend where it is unpickled; a statistics module travels in its operator's state.
+        stats = None if self.precomputed_stats is None else jax.tree.map(np.asarray, self.precomputed_stats)
+        function = None if isinstance(self.batch_stats_fn, nnx.Module) else self.batch_stats_fn
+        return {**vars(self), "precomputed_stats": stats, "batch_stats_fn": function}
 
     def _require_bool(self, *names: str) -> None:
         for name in names:
@@ -72,6 +83,14 @@ class DataraxModuleConfig:
                 raise TypeError(f"`{name}` must be a str: got {value!r}. Pass a name.")
             if value == "":
                 raise ValueError(f"`{name}` must not be empty: got {value!r}. Pass a name.")
+
+
+def _digest(stats: Mapping[str, Any] | None) -> str:
+    digest = hashlib.blake2b()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(stats)[0]:
+        array = np.asarray(leaf)
+        digest.update(f"{path}{array.dtype}{array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 # Masks of treated records that the device may still be computing. They stay out of the module's state: their number
@@ -125,8 +144,8 @@ class DataraxModule(nnx.Module):
         for required in self.requires_rng_streams() or ():
             if required not in stream_names and "default" not in stream_names:
                 raise ValueError(
-                    f'`rngs` must have a stream "{required}" or "default": got {stream_names}. Pass'
-                    f" rngs=nnx.Rngs({required}=0), or the stream_name of one that is there."
+                    f'`rngs` must have the stream "{required}": got {stream_names}. Pass rngs=nnx.Rngs({required}=0),'
+                    " or set stream_name to one that is there."
                 )
 
     def root_key(self) -> jax.Array:
@@ -134,8 +153,18 @@ class DataraxModule(nnx.Module):
         return self._stream().key[...]
 
     def fresh_key(self) -> jax.Array:
-        """The next key of this module's rng stream."""
-        return self._stream()()
+        """The next key of this module's rng stream.
+
+        Raises:
+          ValueError: Inside `jax.jit`, where a stream can't advance.
+        """
+        try:
+            return self._stream()()
+        except errors.TraceContextError as error:
+            raise ValueError(
+                f"`record_seed` must be in a batch inside jax.jit: got none, and the stream"
+                f' "{self.stream_name or "default"}" can\'t advance there. Add the seeds, or use nnx.jit.'
+            ) from error
 
     def _stream(self) -> Any:
         assert self.rngs is not None  # a stochastic module has its streams, see ensure_rng_streams
@@ -145,8 +174,10 @@ class DataraxModule(nnx.Module):
         """Calls `batch_stats_fn` on `data` and keeps the result; returns None if there is no such function."""
         if self.batch_stats_fn is None:
             return None
-        self.set_statistics(self.batch_stats_fn(data))
-        return self.get_statistics()
+        stats = self.batch_stats_fn(data)
+        with contextlib.suppress(errors.TraceContextError):  # inside jax.jit the module is a constant
+            self.set_statistics(stats)
+        return stats
 
     def get_statistics(self) -> dict[str, Any] | None:
         """The statistics last set or computed, at first `precomputed_stats`; None if there are none."""
@@ -172,7 +203,7 @@ class DataraxModule(nnx.Module):
         Returns:
           `{"applied_count": ..., "skipped_count": ...}`. Records are counted in the process that treats them, by
           `apply_batch` and the Grain transforms. Inside `jax.jit`, where a module is a constant, nothing is counted;
-          `nnx.jit` counts.
+          `nnx.jit` counts, in JAX's 32 bits unless x64 is enabled.
         """
         self._read_masks(wait=True)
         return {name: int(getattr(self, name).get_value()) for name in ("applied_count", "skipped_count")}
@@ -211,12 +242,9 @@ class DataraxModule(nnx.Module):
             self._add(sum(int(row.sum()) for row in rows), sum(int((~row).sum()) for row in rows))
 
     def _add(self, applied: Any, skipped: Any) -> None:
-        try:
-            with _counting:
-                self.applied_count.set_value(self.applied_count.get_value() + applied)
-                self.skipped_count.set_value(self.skipped_count.get_value() + skipped)
-        except errors.TraceContextError:
-            pass  # inside jax.jit the module is a constant
+        with _counting, contextlib.suppress(errors.TraceContextError):  # inside jax.jit the module is a constant
+            self.applied_count.set_value(self.applied_count.get_value() + applied)
+            self.skipped_count.set_value(self.skipped_count.get_value() + skipped)
 
     def copy(
         self, *, config: DataraxModuleConfig | None = None, rngs: nnx.Rngs | None = None, name: str | None = None
@@ -265,6 +293,9 @@ class DataraxModule(nnx.Module):
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"`state` must be a mapping: got {type(state).__name__}. Pass what get_state returned.")
+        stats = state.get("statistics")
+        if not isinstance(stats, Mapping | None):
+            raise TypeError(f"`state` must hold a mapping at statistics: got {stats!r}. Pass what get_state returned.")
         given, expected = _structure(state), _structure(self.get_state())
         for path in sorted(expected.keys() | given.keys()):
             got, wanted = given.get(path, "nothing"), expected.get(path, "nothing")
@@ -279,7 +310,7 @@ class DataraxModule(nnx.Module):
                 value = value[name]
             variable.set_value(jax.tree.map(_like, variable.get_value(), value))
         _unread_masks.pop(self, None)
-        self.statistics.set_value(state.get("statistics"))
+        self.statistics.set_value(stats)
 
     def _checkpointed(self) -> dict[tuple[str, ...], nnx.Variable]:
         return {

@@ -40,6 +40,8 @@ def gaussian_noise(key: jax.Array, image: jax.Array, *, std: float, mean: float 
 
     Source: Hendrycks & Dietterich, ICLR 2019, gaussian noise.
     """
+    require_fraction("std", std, image.dtype)
+    require_fraction("mean", mean, image.dtype, low=-1.0)
     return add_noise(image, normal_noise(key, image.shape, std=std, mean=mean))
 
 
@@ -71,11 +73,13 @@ def salt_pepper_noise(
 
     Source: Hendrycks & Dietterich, ICLR 2019, impulse noise, where each probability is half of the severity.
     """
+    require_fraction("salt_value", salt_value, image.dtype)
+    require_fraction("pepper_value", pepper_value, image.dtype)
     mask = impulse_mask(key, image.shape, salt_prob=salt_prob, pepper_prob=pepper_prob)
     return replace_impulses(image, mask, salt_value, pepper_value)
 
 
-def poisson_noise(key: jax.Array, image: jax.Array, *, lam_scale: float, full_scale: float = 1.0) -> jax.Array:
+def poisson_noise(key: jax.Array, image: jax.Array, *, lam_scale: float, full_scale: float | None = None) -> jax.Array:
     """Simulates photon counting, `n ~ Poisson(lam_scale * image / full_scale)` for each value, back in image units.
 
     The mean is `image`, the variance `image * full_scale / lam_scale`: a larger `lam_scale` means more light, less
@@ -85,8 +89,8 @@ def poisson_noise(key: jax.Array, image: jax.Array, *, lam_scale: float, full_sc
       key: One PRNG key; the same key gives the same noise.
       image: `(H, W)` or `(H, W, C)`, integer or floating point; negative values count as 0.
       lam_scale: Photons at full scale, positive. 5 is near darkness, 60 is ImageNet-C's mildest shot noise.
-      full_scale: The value of a floating-point image that `lam_scale` photons stand for; for an integer image it is
-        the type's maximum.
+      full_scale: The image value that `lam_scale` photons stand for, positive. None is 1 for a floating-point image
+        and the type's maximum for an integer one.
 
     Returns:
       An image of the same shape and dtype; floating-point values are not clipped.
@@ -97,6 +101,10 @@ def poisson_noise(key: jax.Array, image: jax.Array, *, lam_scale: float, full_sc
 
     Source: Hendrycks & Dietterich, ICLR 2019, shot noise.
     """
+    if not lam_scale > 0:
+        raise ValueError(f"`lam_scale` must be positive: got {lam_scale!r}. Pass the number of photons at full scale.")
+    if full_scale is None:
+        full_scale = 1.0 if is_float(image.dtype) else integer_full_scale(image.dtype)
     return count_photons(image, poisson_levels(key, image.shape), lam_scale, full_scale)
 
 
@@ -138,8 +146,6 @@ def count_photons(
     clip_range: ClipRange = None,
 ) -> jax.Array:
     """Turns uniform levels into photon counts for this image, and these into image values."""
-    if not is_float(image.dtype):
-        full_scale = integer_full_scale(image.dtype)
     light = jnp.maximum(image.astype(jnp.float32), 0)
     counts = poisson_quantile(levels, rounded(light * (lam_scale / full_scale)))
     values = rounded(counts * (full_scale / lam_scale))
@@ -147,7 +153,7 @@ def count_photons(
 
 
 def _compute_type(dtype: jax.typing.DTypeLike) -> jnp.dtype:
-    return jnp.promote_types(dtype, jnp.float32) if is_float(dtype) else jnp.dtype(jnp.float32)
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
 Mode = Literal["gaussian", "salt_pepper", "poisson"]
@@ -202,10 +208,17 @@ class NoiseOperatorConfig(ModalityOperatorConfig):
         self._require_number("salt_value", -largest, largest, "be finite", optional=True)
         self._require_number("pepper_value", -largest, largest, "be finite", optional=True)
         self._require_number("lam_scale", float(np.finfo(np.float32).tiny), largest, "be positive and finite")
-        if self.mode == "poisson" and self.clip_range is not None and not 0 < self.clip_range[1] < np.inf:
+        low, high = self.clip_range or (0.0, 1.0)
+        if self.mode == "poisson" and not 0 < high < np.inf:
             raise ValueError(
                 f"`clip_range` must end at a positive, finite value, full scale, for poisson: got {self.clip_range!r}."
                 " Pass (0.0, 1.0), or None to take full scale from each record."
+            )
+        ends = [end for end, value in ((low, self.pepper_value), (high, self.salt_value)) if value is None]
+        if self.mode == "salt_pepper" and not np.isfinite(ends).all():
+            raise ValueError(
+                f"`clip_range` must be finite where salt and pepper take their values from it: got {self.clip_range!r}."
+                " Pass salt_value and pepper_value, or finite bounds."
             )
 
 
@@ -258,7 +271,8 @@ class NoiseOperator(ModalityOperator):
             mask = _channels_of(params["noise_mask"], image)
             return replace_impulses(image, mask, self._salt(image), self._pepper(), config.clip_range)
         levels = _channels_of(params["poisson_samples"], image)
-        return count_photons(image, levels, config.lam_scale, self._full_scale(image), config.clip_range)
+        full_scale = self._full_scale(image) if is_float(image.dtype) else integer_full_scale(image.dtype)
+        return count_photons(image, levels, config.lam_scale, full_scale, config.clip_range)
 
     def _salt(self, image: jax.Array) -> float | jax.Array:
         return self._full_scale(image) if self.config.salt_value is None else self.config.salt_value

@@ -29,6 +29,9 @@ def patch_dropout(
     Returns:
       An image of the same shape and dtype.
 
+    Raises:
+      ValueError: If a patch does not fit, or `drop_value` is no fraction for an integer image.
+
     Example:
       >>> image = patch_dropout(jax.random.key(0), jnp.ones((8, 8)), num_patches=1, patch_size=(2, 3))
       >>> int(image.size - image.sum())
@@ -36,6 +39,11 @@ def patch_dropout(
 
     Source: the top-left corner is uniform over all places at which the patch lies inside the image.
     """
+    require_fraction("drop_value", drop_value, image.dtype)
+    if not (patch_size[0] <= image.shape[0] and patch_size[1] <= image.shape[1]):
+        raise ValueError(
+            f"`patch_size` must fit inside the image: got {patch_size} for shape {image.shape}. Shrink it."
+        )
     positions = patch_positions(key, image.shape, num_patches=num_patches, patch_size=patch_size)
     return drop_patches(image, positions, patch_size=patch_size, drop_value=drop_value)
 
@@ -54,7 +62,7 @@ def drop_patches(
     """Fills the patches with these top-left corners; what hangs over the edge is cut off."""
     # A mask of comparisons, not a slice update: that one has no sharding rule on meshes with Explicit axes.
     top, left = positions[:, 0, None], positions[:, 1, None]
-    row, column = jnp.arange(image.shape[0]), jnp.arange(image.shape[1])
+    row, column = jnp.arange(image.shape[0])[None, :], jnp.arange(image.shape[1])[None, :]
     in_rows = (top <= row) & (row < top + patch_size[0])
     in_columns = (left <= column) & (column < left + patch_size[1])
     dropped = jnp.any(in_rows[:, :, None] & in_columns[:, None, :], axis=0)
@@ -93,7 +101,7 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
 
     def _require_integer(self, name: str, value: int, least: int) -> None:
         if not isinstance(value, int | np.integer) or isinstance(value, bool):
-            raise TypeError(f"`{name}` must be made of integers: got {value!r}. Count whole pixels and patches.")
+            raise TypeError(f"`{name}` must be an integer: got {value!r}. Pass an int.")
         if value < least:
             raise ValueError(f"`{name}` must be at least {least}: got {value!r}. Pass a larger number.")
 

@@ -31,9 +31,10 @@ def as_stream_key(key: jax.Array) -> jax.Array:
     Raises:
       TypeError: If `key` is neither.
     """
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        if key.dtype != jnp.uint32 or key.ndim == 0:
-            raise TypeError(f"`key` must be a JAX PRNG key: got {key.dtype} of shape {key.shape}. Use jax.random.key.")
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        if dtype != jnp.uint32 or key.ndim == 0:
+            raise TypeError(f"`key` must be a JAX PRNG key: got {key!r}. Pass jax.random.key(seed).")
         return jax.random.wrap_key_data(key[..., :2], impl=STREAM)
     return jax.random.wrap_key_data(jax.random.key_data(key)[..., :2], impl=STREAM)
 

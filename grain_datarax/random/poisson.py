@@ -56,7 +56,7 @@ def _by_summation(level: jax.Array, mean: jax.Array) -> jax.Array:
     survival = count = jnp.zeros_like(probability)
     for probability in reversed(probabilities):
         survival = survival + probability
-        count = count + (survival > above)
+        count = count + (survival > above).astype(count.dtype)
     return count
 
 
