@@ -51,15 +51,15 @@ class _Augment:
         return self._operators
 
     def _check_values(self, data: Mapping[str, Any]) -> None:
-        """Looks at the values of the first host data only, and of fields that no operator has written before."""
+        """Looks at the first host data only, and at no field that an earlier operator may bring to another scale."""
         if self._values_checked:
             return
-        written: set[str] = set()
-        seen = True
+        on_host, seen = set(flatten(data)), True
         for operator in self._chain():
-            if operator.config.field_key not in written:
+            if operator.config.field_key in on_host:
                 seen &= operator.check_values(data)
-            written.update(operator.writes)
+            if not operator.keeps_scale or operator.config.target_key is not None:
+                on_host -= set(operator.writes)
         self._values_checked = seen
 
     def output_spec(self, input_spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,8 +73,9 @@ class AugmentBatch(_Augment, grain.transforms.Map):
     """Applies operators to batches of seeded records; goes behind `Batch`.
 
     In the main process the batch is put on the default device and augmented there, by one function compiled once for
-    each shape; `map` does not wait for the device, and the fields that operators write come out as `jax.Array`. In a
-    Grain worker process it runs on the CPU and returns NumPy. All other fields come out as they are, the same objects.
+    each shape; `map` does not wait for the device, and the fields that operators write come out as `jax.Array`. Until
+    they are ready the batch is not to be written to: on the CPU JAX reads NumPy arrays where they are. In a Grain
+    worker process it runs on the CPU and returns NumPy. All other fields come out as they are, the same objects.
 
     Operators draw independently. Their `name` tells them apart, or else their class and what they draw; unnamed ones
     that agree in both are numbered in their order, so name those whose neighbours may change. An operator that computes

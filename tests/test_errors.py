@@ -3,6 +3,7 @@
 import grain
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from flax import nnx
@@ -77,8 +78,8 @@ def test_bad_settings_of_patch_dropout_are_refused(settings, error, message):
         ({"salt_prob": 0.6, "pepper_prob": 0.6}, ValueError, "`salt_prob` and `pepper_prob` must add up to at most 1"),
         ({"salt_value": "white"}, TypeError, "`salt_value` must be a number: got 'white'"),
         ({"pepper_value": NAN}, ValueError, "`pepper_value` must be finite: got nan"),
-        ({"lam_scale": 0}, ValueError, "`lam_scale` must be positive and finite: got 0"),
-        ({"mode": "poisson", "clip_range": (-1.0, 0.0)}, ValueError, "`clip_range` must end at a positive"),
+        ({"lam_scale": 0}, ValueError, "`lam_scale` must be positive, from 1e-20 to 1e20: got 0"),
+        ({"mode": "poisson", "clip_range": (-1.0, 0.0)}, ValueError, "`clip_range` must end at full scale"),
     ],
 )
 def test_bad_settings_of_noise_are_refused(settings, error, message):
@@ -89,7 +90,7 @@ def test_bad_settings_of_noise_are_refused(settings, error, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: patch_dropout(drop_value=128), r"`drop_value` must be a fraction of full scale, from 0 to 1, for integer images: got 128 for uint8\. Divide it by 255\."),
+        (lambda: patch_dropout(drop_value=128), r"`drop_value` must be a fraction of full scale, from 0 to 1, for integer images: got 128.0 for uint8\. Divide it by 255\."),
         (lambda: patch_dropout(drop_value=-0.1), "`drop_value` must be a fraction"),
         (lambda: patch_dropout(clip_range=(0, 255)), "`clip_range` must be a fraction of full scale.*got 255"),
         (lambda: noise(noise_std=12.75), "`noise_std` must be a fraction of full scale.*got 12.75"),
@@ -115,9 +116,9 @@ def test_dtypes_that_cannot_be_treated_are_refused(operator):
 
     with pytest.raises(TypeError, match="`image` must have a dtype of at most 32 bits: got float64"):
         run(np.zeros((2, 16, 12)))
-    with pytest.raises(TypeError, match="`image` must be an image of numbers: got dtype <U1"):
+    with pytest.raises(TypeError, match="`image` must be an image of .*U1"):
         run(np.full((2, 16, 12), "a"))
-    with pytest.raises(TypeError, match="`image` must be an image of numbers: got dtype complex64"):
+    with pytest.raises(TypeError, match="`image` must be an image of .*complex64"):
         run(np.zeros((2, 16, 12), np.complex64))
     with pytest.raises(TypeError, match='`image` must be an array: got list for field "image"'):
         run([[1], [2]])
@@ -156,7 +157,7 @@ def test_float_images_of_0_to_255_are_refused_on_the_first_host_batch_alone(oper
     next(iter(bytes_as_floats))  # integers are in their range by nature
 
 
-def test_values_are_checked_before_the_first_operator_of_a_field_only():
+def test_values_are_checked_unless_an_earlier_operator_may_bring_them_to_scale():
     class ToUnit(gdx.ModalityOperator):
         def effect(self, image, params):
             return image / 255
@@ -167,6 +168,8 @@ def test_values_are_checked_before_the_first_operator_of_a_field_only():
     assert np.asarray(gdx.AugmentBatch(chain).map(batch)["image"]).max() <= 1
     with pytest.raises(ValueError, match="`clip_range` must hold"):
         gdx.AugmentBatch(chain[::-1]).map(batch)
+    with pytest.raises(ValueError, match="`clip_range` must hold"):  # patches do not bring 255 to 1
+        gdx.AugmentBatch([patch_dropout(), noise()]).map(batch)
 
 
 @every_operator
@@ -408,3 +411,17 @@ def test_state_refuses_statistics_that_are_no_mapping():
     op = noise()
     with pytest.raises(TypeError, match="`state` must hold a mapping at statistics: got 5"):
         op.set_state({**op.get_state(), "statistics": 5})
+
+
+@every_operator
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "int4", ">f4", ">u2"])
+def test_types_too_narrow_or_of_foreign_byte_order_are_refused(operator, dtype):
+    image = np.zeros((2, 16, 12), getattr(ml_dtypes, dtype, None) or dtype)
+    with pytest.raises(TypeError, match="`image` must be an image of bools, integers or floats of 8 bits or more"):
+        gdx.AugmentBatch(operator(clip_range=None)).map({"image": image, "record_seed": seeds(2)})
+
+
+@every_operator
+def test_a_clip_range_without_a_value_of_the_integer_type_is_refused(operator):
+    with pytest.raises(ValueError, match=r"`clip_range` must hold a value of uint8: got \(0.001, 0.002\) of 255"):
+        gdx.AugmentBatch(operator(clip_range=(0.001, 0.002))).map(seeded_batch(2, dtype="uint8"))

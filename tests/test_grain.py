@@ -225,11 +225,14 @@ class Doubled(nnx.Module):
         return {"mean": data["image"].mean() * self.factor[...]}
 
 
+# Made by calls: workers import this module, and must find no JAX array in it.
 @pytest.mark.parametrize(
-    "settings", [{}, {"precomputed_stats": {"mean": jax.numpy.zeros(3)}}, {"batch_stats_fn": Doubled()}]
+    "settings",
+    [dict, lambda: {"precomputed_stats": {"mean": jax.numpy.zeros(3)}}, lambda: {"batch_stats_fn": Doubled()}],
+    ids=["plain", "precomputed_stats", "batch_stats_fn"],
 )
 def test_unpickling_starts_no_backend(settings, tmp_path):
-    (tmp_path / "augment.pickle").write_bytes(cloudpickle.dumps(gdx.AugmentBatch(noise(**settings))))
+    (tmp_path / "augment.pickle").write_bytes(cloudpickle.dumps(gdx.AugmentBatch(noise(**settings()))))
     code = f"""
 import pathlib, sys
 sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})

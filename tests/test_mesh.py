@@ -103,14 +103,26 @@ def test_each_device_augments_its_rows_alone():
 
 
 @every_axis_type
-def test_scan_over_a_sharded_batch_is_refused_and_runs_on_each_devices_rows(axis_type):
+@pytest.mark.parametrize(("shape", "names"), [((8,), ("data",)), ((4, 2), ("data", "model"))])
+def test_each_device_scans_its_own_rows(axis_type, shape, names):
     batch = seeded_batch(16)
-    spread = sharded(batch, axis_type)
-    augment = gdx.AugmentBatch(noise(batch_strategy="scan"))
-    with pytest.raises(ValueError, match='`batch_strategy` must be "vmap" for a batch that is sharded over devices'):
-        augment.map(spread)
-    mesh = spread["image"].sharding.mesh
-    run = jax.jit(
-        jax.shard_map(augment.map, mesh=mesh, in_specs=PartitionSpec("data"), out_specs=PartitionSpec("data"))
-    )
-    np.testing.assert_array_equal(np.asarray(run(spread)["image"]), np.asarray(augment.map(batch)["image"]))
+    op = noise(batch_strategy="scan", validate_domain_constraints=False)
+    augment = gdx.AugmentBatch([op, patch_dropout()])
+    expected = np.asarray(augment.map(batch)["image"])
+    spread = sharded(batch, axis_type, shape, names)
+    result = augment.map(spread)["image"]
+    np.testing.assert_array_equal(np.asarray(result), expected)
+    assert result.sharding.is_equivalent_to(spread["image"].sharding, result.ndim)
+    assert op.get_operation_stats() == {"applied_count": 32, "skipped_count": 0}
+
+
+@every_axis_type
+def test_what_is_not_on_the_mesh_yet_follows_the_batch(axis_type):
+    batch = {**seeded_batch(16), "depth": seeded_batch(16, shape=(16, 12))["image"]}
+    augment = gdx.AugmentBatch(patch_dropout(auxiliary_fields=["depth"], preserve_auxiliary=False))
+    expected = augment.map(batch)
+    for elsewhere in (jax.numpy.asarray, np.asarray):
+        spread = {**jax.tree.map(elsewhere, batch), "image": sharded(batch["image"], axis_type)}
+        result = augment.map(spread)
+        for name in ("image", "depth"):
+            np.testing.assert_array_equal(np.asarray(result[name]), np.asarray(expected[name]))

@@ -445,3 +445,35 @@ def test_records_come_out_writable():
 def test_a_deterministic_operator_needs_no_generator(operator):
     record = gdx.AugmentRecord(operator(stochastic=False)).random_map({"image": images(1)[0]}, None)
     assert (record["image"] != images(1)[0]).any()
+
+
+@pytest.mark.parametrize(
+    ("make", "plain", "other"),
+    [
+        (noise, {"noise_std": 0.05, "noise_mean": 0.1}, {"noise_std": np.float64(0.05), "noise_mean": np.float64(0.1)}),
+        (OPERATORS["poisson"], {"lam_scale": 7.5}, {"lam_scale": np.float32(7.5)}),
+        (patch_dropout, {"drop_value": 0.0, "num_patches": 3}, {"drop_value": -0.0, "num_patches": np.int64(3)}),
+    ],
+)
+def test_equal_settings_give_equal_bits_whatever_number_they_are(make, plain, other):
+    batch = seeded_batch(3)
+    assert make(**plain).config == make(**other).config
+    with jax.enable_x64(True):
+        jax.clear_caches()
+        result = run(make(**other), batch)
+    jax.clear_caches()
+    assert run(make(**plain), batch).tobytes() == result.tobytes()
+
+
+def test_bounds_are_compared_in_the_type_of_the_image():
+    image = np.full((2, 4, 4), 0.3, jnp.bfloat16)  # 0.30078 there
+    run(noise(clip_range=(0.0, 0.3)), {"image": image, "record_seed": seeds(2)})
+
+
+def test_one_array_in_two_fields_is_not_donated():
+    image = jnp.asarray(images(2, shape=(16, 12)))
+    batch = {"image": image, "depth": image, "record_seed": jnp.asarray(seeds(2))}
+    settings = {"auxiliary_fields": ["depth"], "preserve_auxiliary": False}
+    result = gdx.AugmentBatch(patch_dropout(**settings), donate=True).map(batch)
+    assert not image.is_deleted()
+    np.testing.assert_array_equal(np.asarray(result["image"]), np.asarray(result["depth"]))

@@ -8,9 +8,9 @@ from flax import nnx
 from helpers import OPERATORS, seeded_batch, seeds
 
 import grain_datarax as gdx
-from grain_datarax.random.bits import STREAM, threefry
+from grain_datarax.random.bits import STREAM, threefry, uniform_levels
 from grain_datarax.random.keys import as_stream_key, operator_key, record_keys
-from grain_datarax.random.poisson import poisson_levels, poisson_quantile
+from grain_datarax.random.poisson import poisson_quantile
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,8 @@ def test_seeds_that_differ_by_one_bit_draw_independently():
     assert np.abs(correlation).max() < 5 / np.sqrt(4096)
 
 
-def test_poisson_levels_lie_inside_the_open_unit_interval_symmetrically():
-    levels = np.asarray(poisson_levels(jax.random.key(0, impl=STREAM), (1_000_000,)))
+def test_uniform_levels_lie_inside_the_open_unit_interval_symmetrically():
+    levels = np.asarray(uniform_levels(jax.random.key(0, impl=STREAM), (1_000_000,)))
     assert levels.min() >= 2.0**-24
     assert levels.max() <= 1 - 2.0**-24
     steps = levels * 2.0**24

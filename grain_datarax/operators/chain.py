@@ -94,18 +94,33 @@ def _for_each_record(operator: ModalityOperator, stats: Any, keys: jax.Array | N
     return jax.vmap(treat)(keys, data, state)
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "names"), donate_argnames="donated")
+@functools.partial(jax.jit, static_argnames=("graphdef", "names", "rows"), donate_argnames="donated")
 def _augment(
-    graphdef: Any, module_state: Any, names: Any, donated: Any, kept: Any, seeds: Any, state: Any, stats: Any, root: Any
+    graphdef: Any,
+    names: tuple[str, ...],
+    rows: NamedSharding | None,
+    module_state: Any,
+    donated: Any,
+    kept: Any,
+    seeds: Any,
+    state: Any,
+    stats: Any,
+    root: Any,
 ) -> Any:
-    operators = nnx.merge(graphdef, module_state)
-    for operator, name in zip(operators, names, strict=True):
-        operator.name = nnx.static(name)
-    given = {**donated, **kept}
-    data, state, treated = augment(operators, set_fields({}, given), seeds, state=state, stats=stats, root=root)
-    writes = {path for operator in operators for path in operator.writes}
-    written = {path: field for path, field in flatten(data).items() if path in writes or path not in given}
-    return written, state, treated
+    def run(module_state: Any, given: Any, seeds: Any, state: Any, stats: Any, root: Any) -> Any:
+        operators = nnx.merge(graphdef, module_state)
+        for operator, name in zip(operators, names, strict=True):
+            operator.name = nnx.static(name)
+        data, state, treated = augment(operators, set_fields({}, given), seeds, state=state, stats=stats, root=root)
+        writes = {path for operator in operators for path in operator.writes}
+        written = {path: field for path, field in flatten(data).items() if path in writes or path not in given}
+        return written, state, treated
+
+    if rows is not None:  # each device scans its own rows
+        whole, batch = PartitionSpec(), rows.spec
+        in_specs = (whole, batch, batch, batch, whole, whole)
+        run = jax.shard_map(run, mesh=rows.mesh, in_specs=in_specs, out_specs=batch)
+    return run(module_state, {**donated, **kept}, seeds, state, stats, root)
 
 
 def augment_batch(
@@ -153,18 +168,22 @@ def augment_batch(
     donated, kept = _partition(operators, data, spec, donate)
     fields = {**donated, **kept}
     count = record_count(fields if state is None else {**fields, "state": state})
-    _refuse_sharded_scan(operators, fields)
     if not any(operator.stochastic for operator in operators):
         seeds = None
     elif seeds is None and root is not None:
         seeds = np.arange(2 * count, dtype=np.uint32).reshape(count, 2)
     else:
         _check_seeds(seeds, count)
-        seeds = _beside(seeds, fields)
     if stats is None:
         stats = operators[0].compute_statistics(data)
+    rows = _batch_sharding(fields)
+    donated, kept, seeds, state = jax.tree.map(lambda leaf: _beside(leaf, rows), (donated, kept, seeds, state))
+    if not any(operator.config.batch_strategy == "scan" for operator in operators):
+        rows = None
     graphdef, module_state = nnx.split(operators)
-    written, state, treated = _augment(graphdef, module_state, tuple(names), donated, kept, seeds, state, stats, root)
+    written, state, treated = _augment(
+        graphdef, tuple(names), rows, module_state, donated, kept, seeds, state, stats, root
+    )
     for index, operator in enumerate(operators):
         operator.count_records(count, treats[index] and treated.get(index, True))
     return written, state
@@ -181,7 +200,8 @@ def _partition(
     kept: dict[str, Any] = {}
     for path in sorted(reads):
         field, result = before[path], after[path]
-        owned = donate or not isinstance(field, jax.Array)
+        alone = sum(field is other for other in before.values()) == 1  # a donated array must not be read elsewhere
+        owned = not isinstance(field, jax.Array) or (donate and alone)
         fits = (field.shape, field.dtype) == (result.shape, result.dtype)
         (donated if path in writes and owned and fits else kept)[path] = field
     return donated, kept
@@ -197,19 +217,12 @@ def _batch_sharding(fields: Mapping[str, Any]) -> NamedSharding | None:
     return None
 
 
-def _beside(seeds: Any, fields: Mapping[str, Any]) -> Any:
-    """Shards host seeds as the batch is sharded; on Explicit meshes JAX asks for that."""
-    sharding = _batch_sharding(fields)
-    return jax.device_put(seeds, sharding) if isinstance(seeds, np.ndarray) and sharding else seeds
-
-
-def _refuse_sharded_scan(operators: Sequence[ModalityOperator], fields: Mapping[str, Any]) -> None:
-    sharding = _batch_sharding(fields)
-    if sharding is not None and any(operator.config.batch_strategy == "scan" for operator in operators):
-        raise ValueError(
-            f'`batch_strategy` must be "vmap" for a batch that is sharded over devices: got "scan" for {sharding.spec}'
-            f" of {sharding.mesh.shape}. Use vmap, or apply the operators to each device's rows in jax.shard_map."
-        )
+def _beside(leaf: Any, rows: NamedSharding | None) -> Any:
+    """Spreads what is not on the batch's mesh as the batch is; on Explicit meshes JAX asks for that."""
+    if rows is None or isinstance(leaf, jax.core.Tracer):
+        return leaf
+    on_mesh = isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding)
+    return leaf if on_mesh else jax.device_put(leaf, rows)
 
 
 def _check_seeds(seeds: Any, count: int) -> None:

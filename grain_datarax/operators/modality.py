@@ -16,7 +16,7 @@ from grain_datarax.operators import chain
 from grain_datarax.operators.batch import Batch
 from grain_datarax.operators.fields import field_names, flatten, get_field, pick_fields, set_field, set_fields
 from grain_datarax.operators.module import DataraxModule, DataraxModuleConfig
-from grain_datarax.operators.units import ClipRange, is_float, require_fraction
+from grain_datarax.operators.units import ClipRange, integer_bounds, integer_full_scale, is_float, require_fraction
 from grain_datarax.random.bits import STREAM
 from grain_datarax.random.keys import as_stream_key, operator_key
 from grain_datarax.seeding import RECORD_SEED
@@ -66,7 +66,7 @@ class ModalityOperatorConfig(DataraxModuleConfig):
         if names is not None and not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
             raise TypeError(f"`auxiliary_fields` must be a list of field names: got {names!r}. Pass a list, or None.")
         if self.clip_range is not None:
-            bounds = tuple(self.clip_range) if isinstance(self.clip_range, list | tuple) else ()
+            bounds: tuple[Any, ...] = tuple(self.clip_range) if isinstance(self.clip_range, list | tuple) else ()
             if len(bounds) != 2 or not all(map(is_number, bounds)):
                 raise TypeError(
                     f"`clip_range` must be two numbers: got {self.clip_range!r}. Pass (low, high), or None."
@@ -75,7 +75,7 @@ class ModalityOperatorConfig(DataraxModuleConfig):
                 raise ValueError(
                     f"`clip_range` must have low < high: got {self.clip_range!r}. Pass (low, high), or None."
                 )
-            object.__setattr__(self, "clip_range", bounds)
+            object.__setattr__(self, "clip_range", tuple(map(_plain, bounds)))
         paths = [self.field_key, *({self.target_key} - {None, self.field_key}), *(names or ())]
         if len(set(paths)) != len(paths):
             raise ValueError(
@@ -94,10 +94,16 @@ class ModalityOperatorConfig(DataraxModuleConfig):
             raise TypeError(f"`{name}` must be a number: got {value!r}. Pass an int or a float.")
         if not low <= value <= high:
             raise ValueError(f"`{name}` must {rule}: got {value!r}. Pass a number in that range.")
+        object.__setattr__(self, name, _plain(value))
 
 
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def _plain(value: Any) -> float:
+    """A setting as a Python float: NumPy's promotes the image's type, and equal settings must compile to equal bits."""
+    return float(value) + 0.0  # -0.0 equals 0.0
 
 
 # Operators whose first host batch has been looked at by apply_batch. Kept outside: it is no part of what they compute.
@@ -113,6 +119,8 @@ class ModalityOperator(DataraxModule):
     """
 
     config: ModalityOperatorConfig
+    # Whether values stay in their unit: if so, the range of a later operator is checked on the host batch too.
+    keeps_scale = False
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array]:
         """What one record draws: arrays that depend on the key, the settings and the image's shape alone."""
@@ -276,18 +284,31 @@ class ModalityOperator(DataraxModule):
 
     def check_dtype(self, dtype: np.dtype, path: str) -> None:
         """Raises unless this operator treats images of this type with its settings."""
-        if not (is_float(dtype) or jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)):
+        dtype = np.dtype(dtype)
+        is_number = is_float(dtype) or jnp.issubdtype(dtype, jnp.integer) or dtype == jnp.bool_
+        if (
+            not is_number
+            or not dtype.isnative
+            or dtype.name.startswith(("float8", "float6", "float4", "int4", "uint4"))
+        ):
             raise TypeError(
-                f'`{path}` must be an image of numbers: got dtype {dtype} for field "{path}". Pass another field_key,'
-                " or convert the field first."
+                f"`{path}` must be an image of bools, integers or floats of 8 bits or more, 16 for floats, in native"
+                f' byte order: got {dtype!r} for field "{path}". Convert it, for example to uint8 or float32.'
             )
         if jax.dtypes.canonicalize_dtype(dtype) != dtype:
             raise TypeError(
                 f'`{path}` must have a dtype of at most 32 bits: got {dtype} for field "{path}". Convert it, to float32'
                 " for example, or enable 64 bits: jax.config.update('jax_enable_x64', True)."
             )
-        for bound in self.config.clip_range or ():
-            require_fraction("clip_range", bound, dtype)
+        if self.config.clip_range is not None and not is_float(dtype):
+            for bound in self.config.clip_range:
+                require_fraction("clip_range", bound, dtype)
+            low, high = integer_bounds(dtype, self.config.clip_range)
+            if not low <= high:
+                raise ValueError(
+                    f"`clip_range` must hold a value of {dtype}: got {self.config.clip_range!r} of"
+                    f" {integer_full_scale(dtype)}. Widen it."
+                )
 
     def untreatable(self, shape: tuple[int, ...]) -> str | None:
         """Says why images of this shape can't be treated, or returns None."""
@@ -319,7 +340,8 @@ class ModalityOperator(DataraxModule):
         for path, _ in self._treated_fields():
             image = get_field(data, path)
             if is_float(image.dtype):
-                treated = jnp.all((image >= low) & (image <= high)) & treated
+                bounds = jnp.asarray(low, image.dtype), jnp.asarray(high, image.dtype)
+                treated = jnp.all((image >= bounds[0]) & (image <= bounds[1])) & treated
         return treated
 
     def check_values(self, data: Mapping[str, Any]) -> bool:
@@ -338,7 +360,7 @@ class ModalityOperator(DataraxModule):
                 seen = False
             elif image.size and is_float(image.dtype):
                 least, greatest = image.min(), image.max()
-                if not (low <= least and greatest <= high):
+                if not (np.asarray(low, image.dtype) <= least and greatest <= np.asarray(high, image.dtype)):
                     raise ValueError(
                         f"`clip_range` must hold the values of floating-point images: got {config.clip_range} for field"
                         f' "{path}" with values from {least:g} to {greatest:g}. Scale the image to that range, set'

@@ -17,7 +17,8 @@ from grain_datarax.operators.units import (
     to_image,
     to_image_value,
 )
-from grain_datarax.random.poisson import poisson_levels, poisson_quantile
+from grain_datarax.random.bits import uniform_levels
+from grain_datarax.random.poisson import poisson_quantile
 from grain_datarax.random.rounding import rounded
 
 
@@ -105,7 +106,7 @@ def poisson_noise(key: jax.Array, image: jax.Array, *, lam_scale: float, full_sc
         raise ValueError(f"`lam_scale` must be positive: got {lam_scale!r}. Pass the number of photons at full scale.")
     if full_scale is None:
         full_scale = 1.0 if is_float(image.dtype) else integer_full_scale(image.dtype)
-    return count_photons(image, poisson_levels(key, image.shape), lam_scale, full_scale)
+    return count_photons(image, uniform_levels(key, image.shape), lam_scale, full_scale)
 
 
 def normal_noise(key: jax.Array, shape: tuple[int, ...], *, std: float, mean: float) -> jax.Array:
@@ -122,7 +123,7 @@ def add_noise(image: jax.Array, noise: jax.Array, clip_range: ClipRange = None) 
 
 def impulse_mask(key: jax.Array, shape: tuple[int, ...], *, salt_prob: float, pepper_prob: float) -> jax.Array:
     """1 for salt, -1 for pepper, 0 for neither: int8 of this shape."""
-    level = jax.random.uniform(key, shape, jnp.float32)
+    level = uniform_levels(key, shape)
     return (level < salt_prob).astype(jnp.int8) - (level >= 1 - pepper_prob).astype(jnp.int8)
 
 
@@ -207,11 +208,11 @@ class NoiseOperatorConfig(ModalityOperatorConfig):
             )
         self._require_number("salt_value", -largest, largest, "be finite", optional=True)
         self._require_number("pepper_value", -largest, largest, "be finite", optional=True)
-        self._require_number("lam_scale", float(np.finfo(np.float32).tiny), largest, "be positive and finite")
+        self._require_number("lam_scale", 1e-20, 1e20, "be positive, from 1e-20 to 1e20")
         low, high = self.clip_range or (0.0, 1.0)
-        if self.mode == "poisson" and not 0 < high < np.inf:
+        if self.mode == "poisson" and not 1e-15 <= high <= 1e15:  # with lam_scale, both ratios fit into float32
             raise ValueError(
-                f"`clip_range` must end at a positive, finite value, full scale, for poisson: got {self.clip_range!r}."
+                f"`clip_range` must end at full scale, from 1e-15 to 1e15, for poisson: got {self.clip_range!r}."
                 " Pass (0.0, 1.0), or None to take full scale from each record."
             )
         ends = [end for end, value in ((low, self.pepper_value), (high, self.salt_value)) if value is None]
@@ -248,6 +249,7 @@ class NoiseOperator(ModalityOperator):
     """
 
     config: NoiseOperatorConfig
+    keeps_scale = True
 
     @property
     def namespace(self) -> str:
@@ -261,7 +263,7 @@ class NoiseOperator(ModalityOperator):
         if config.mode == "salt_pepper":
             mask = impulse_mask(key, shape, salt_prob=config.salt_prob, pepper_prob=config.pepper_prob)
             return {"noise_mask": mask}
-        return {"poisson_samples": poisson_levels(key, shape)}
+        return {"poisson_samples": uniform_levels(key, shape)}
 
     def effect(self, image: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
         config = self.config

@@ -92,11 +92,12 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_integer("num_patches", self.num_patches, least=0)
+        object.__setattr__(self, "num_patches", int(self.num_patches))
         if not isinstance(self.patch_size, list | tuple) or len(self.patch_size) != 2:
             raise TypeError(f"`patch_size` must be two integers: got {self.patch_size!r}. Pass (height, width).")
         for length in self.patch_size:
             self._require_integer("patch_size", length, least=1)
-        object.__setattr__(self, "patch_size", tuple(self.patch_size))
+        object.__setattr__(self, "patch_size", tuple(map(int, self.patch_size)))
         self._require_number("drop_value", -np.inf, np.inf, "not be NaN")
 
     def _require_integer(self, name: str, value: int, least: int) -> None:
@@ -126,6 +127,7 @@ class PatchDropoutOperator(ModalityOperator):
     """
 
     config: PatchDropoutOperatorConfig
+    keeps_scale = True
 
     @property
     def namespace(self) -> str:

@@ -37,6 +37,11 @@ def threefry(key: jax.Array, counter: jax.Array) -> jax.Array:
     return jax_prng.threefry_2x32((key[0], key[1]), counter)
 
 
+def uniform_levels(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Uniform levels in the open interval (0, 1), `float32`: odd multiples of 2**-24, symmetric about 1/2."""
+    return jax.random.uniform(key, shape, jnp.float32) + 2.0**-24
+
+
 def _seed(seed: jax.Array | int) -> jax.Array:
     return jnp.stack([jnp.uint32(0), jnp.asarray(seed).astype(jnp.uint32)])
 

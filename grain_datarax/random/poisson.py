@@ -16,17 +16,13 @@ _SWITCH = 10.0
 _MOST_SUMMED = 40
 
 
-def poisson_levels(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Uniform levels in the open interval (0, 1), `float32`, on a grid of 2**-23 that is symmetric about 1/2."""
-    return jax.random.uniform(key, shape, jnp.float32) + 2.0**-24
-
-
 def poisson_quantile(level: jax.Array, mean: jax.Array) -> jax.Array:
     """Turns uniform levels into Poisson counts: the least `n` with `P(N <= n) >= level`.
 
     Args:
       level: `float32`, in (0, 1), any shape. A larger level gives a larger or equal count.
-      mean: `float32`, non-negative, of the same shape. 0 gives 0, NaN gives NaN.
+      mean: `float32`, non-negative, of the same shape. 0 gives 0, infinity infinity, NaN
+        NaN.
 
     Returns:
       Counts, `float32`, of the same shape.
@@ -41,7 +37,7 @@ def poisson_quantile(level: jax.Array, mean: jax.Array) -> jax.Array:
     # Without the barriers XLA's fusion computes what stands before and behind anew for each of the many uses.
     level, mean = jax.lax.optimization_barrier((level, mean))
     count = jnp.where(mean < _SWITCH, _by_summation(level, mean), _by_expansion(level, mean))
-    return jax.lax.optimization_barrier(count)
+    return jax.lax.optimization_barrier(jnp.where(jnp.isinf(mean), mean, count))
 
 
 def _by_summation(level: jax.Array, mean: jax.Array) -> jax.Array:
