@@ -285,12 +285,8 @@ class ModalityOperator(DataraxModule):
     def check_dtype(self, dtype: np.dtype, path: str) -> None:
         """Raises unless this operator treats images of this type with its settings."""
         dtype = np.dtype(dtype)
-        is_number = is_float(dtype) or jnp.issubdtype(dtype, jnp.integer) or dtype == jnp.bool_
-        if (
-            not is_number
-            or not dtype.isnative
-            or dtype.name.startswith(("float8", "float6", "float4", "int4", "uint4"))
-        ):
+        wide = jnp.issubdtype(dtype, jnp.integer) and jnp.iinfo(dtype).bits >= 8
+        if not (dtype == jnp.bool_ or wide or (is_float(dtype) and jnp.finfo(dtype).bits >= 16)) or not dtype.isnative:
             raise TypeError(
                 f"`{path}` must be an image of bools, integers or floats of 8 bits or more, 16 for floats, in native"
                 f' byte order: got {dtype!r} for field "{path}". Convert it, for example to uint8 or float32.'
