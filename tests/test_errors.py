@@ -103,10 +103,8 @@ def test_bad_settings_of_noise_are_refused(settings, error, message):
 def test_settings_that_are_no_fraction_are_refused_for_integer_images(make, message):
     with pytest.raises(ValueError, match=message):
         gdx.AugmentBatch(make()).map(seeded_batch(2, dtype="uint8"))
-    lenient = make().config
     with pytest.raises(ValueError, match=message):
         gdx.AugmentRecord(make()).random_map({"image": images(1, dtype="uint8")[0]}, np.random.default_rng(0))
-    assert lenient == make().config
 
 
 @every_operator

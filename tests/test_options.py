@@ -351,7 +351,6 @@ def test_a_mean_without_a_deviation_still_shifts():
 def test_drop_value_is_in_the_units_of_the_image(drop_value, dtype, filled):
     batch = {"image": np.zeros((2, 16, 12), jnp.dtype(dtype)), "record_seed": seeds(2)}
     result = run(patch_dropout(drop_value=drop_value), batch)
-    assert result.max() == filled or result.min() == filled
     assert set(np.unique(result.astype(np.float64))) == {0.0, float(filled)}
 
 

@@ -123,6 +123,7 @@ def test_poisson_quantile_is_monotone_and_graceful_at_the_ends():
         # P(|N - mean| > bound) is below the levels' resolution, by Chernoff's bound.
         assert np.abs(counts - mean).max() <= 6.5 * np.sqrt(mean) + 20
     assert np.isnan(poisson_quantile(jnp.float32(0.5), jnp.float32(np.nan)))
+    assert np.isinf(poisson_quantile(jnp.float32([0.1, 0.9]), jnp.float32([np.inf, np.inf]))).all()
     assert poisson_quantile(jnp.float32(0.5), jnp.float32(1e9)) == pytest.approx(1e9, rel=1e-6)
 
 
