@@ -1,5 +1,7 @@
 """What every operator promises, on the table of operators."""
 
+import itertools
+
 import grain
 import jax
 import jax.numpy as jnp
@@ -305,3 +307,15 @@ def test_map_does_not_wait_for_the_device():
     batch = {"image": np.ones((1, 512, 512), np.float32)}
     augment.map(batch)["image"].block_until_ready()
     assert not augment.map(batch)["image"].is_ready()
+
+
+@pytest.mark.parametrize("names", list(itertools.permutations(OPERATORS, 2)), ids="-".join)
+def test_two_operators_in_one_function_give_the_pixels_of_one_after_the_other(names):
+    # Large enough for whole vectors: compilers contract products and sums there, or not, by what stands around.
+    batch = seeded_batch(64, shape=(32, 32, 3))
+    one_by_one = batch["image"]
+    for name in names:
+        seeded = {"image": one_by_one, "record_seed": batch["record_seed"]}
+        one_by_one = np.asarray(gdx.AugmentBatch(OPERATORS[name]()).map(seeded)["image"])
+    together = gdx.AugmentBatch([OPERATORS[name]() for name in names]).map(batch)["image"]
+    np.testing.assert_array_equal(np.asarray(together), one_by_one)

@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from grain_datarax.random.rounding import rounded
+from grain_datarax.random.rounding import rounded_to
 
 ClipRange = tuple[float, float] | None
 
@@ -46,7 +46,7 @@ def to_image(values: jax.Array, dtype: jax.typing.DTypeLike, clip_range: ClipRan
     """
     if is_float(dtype):
         clipped = values if clip_range is None else jnp.clip(values, *clip_range)
-        return rounded(clipped, dtype).astype(dtype)
+        return rounded_to(clipped, dtype)
     low, high = integer_bounds(dtype, clip_range)
     return jnp.clip(jnp.round(values), low, high).astype(dtype)
 

@@ -1,14 +1,20 @@
 """The bit stream: Threefry-2x32 with 20 rounds, as a JAX PRNG implementation with a layout of its own.
 
 JAX's own streams change with `jax_default_prng_impl` and `jax_threefry_partitionable`. Keys of `STREAM` do not, and
-`jax.random.normal`, `uniform`, `randint`, `bits`, `split` and `fold_in` run on them unchanged.
+`jax.random.normal`, `uniform`, `randint`, `bits`, `split` and `fold_in` run on them unchanged, only faster: the rounds
+are unrolled, and every bit of a hash is used.
 
-Layout, for a key `(k0, k1)`; `hash` is Threefry under that key, two counter words in, two words out:
+Layout. One hash turns a key and a counter, two words each, into two words `(first, second)`. The counter's first word
+counts, its second word says what the hash is for, so that no two uses of one key share a counter:
 
-- a draw of `n` 32-bit words (rounded up to even) takes `hash(i, i + n / 2)` for `i < n / 2`: first all first words,
-  then all second words. 8- and 16-bit draws cut these words up, low bits first; 64-bit draws join two.
-- `split` gives key `i` the words `hash(0, i)`, whatever the number of keys asked for.
-- `fold_in(data)` is `hash(0, data)`.
+| use | counter | result |
+| --- | --- | --- |
+| `split` | `(i, 1)` | key `i`, whatever the number of keys asked for |
+| `fold_in(data)` | `(data, 2)` | the key |
+| draw of `w` = 8, 16, 32 or 64 bits | `(i, w)` | `64 / w` elements: `first` cut up, low bits first, then `second` |
+
+A draw of `n` elements takes the first piece of each of its `ceil(n w / 64)` hashes, in the order of `i`, then each
+second piece, and so on. Its limit is 2**32 hashes: 2**35 elements of 8 bits, 2**32 of 64 bits. More is a `ValueError`.
 
 Source: Salmon et al., SC 2011.
 """
@@ -17,53 +23,100 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import random as jax_prng
 
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = np.uint32(0x1BD11BDA)
+_SPLIT, _FOLD_IN = np.uint32(1), np.uint32(2)
+_MOST_COUNTERS = 2**32
 
-def threefry(key: jax.Array, counter: jax.Array) -> jax.Array:
-    """Hashes counters under one key; a bijection of each counter pair.
+
+def threefry(key: jax.Array, first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Hashes counters under one key; a bijection of each counter.
 
     Args:
       key: `uint32 (2,)`.
-      counter: `uint32 (2 n,)`; element `i` is hashed together with element `n + i`.
+      first: The counters' first words, `uint32` of any shape.
+      second: Their second words, of the same shape.
 
     Returns:
-      `uint32 (2 n,)`, in the order of the counters.
+      The hashes' first and second words.
 
     Example:
-      >>> [hex(word) for word in threefry(jnp.zeros(2, jnp.uint32), jnp.zeros(2, jnp.uint32)).tolist()]
+      >>> zero = jnp.uint32(0)
+      >>> [hex(word) for word in threefry(jnp.zeros(2, jnp.uint32), zero, zero)]
       ['0x6b200159', '0x99ba4efe']
     """
-    return jax_prng.threefry_2x32((key[0], key[1]), counter)
+    schedule = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
+    first, second = first + schedule[0], second + schedule[1]
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            first = first + second
+            second = ((second << np.uint32(rotation)) | (second >> np.uint32(32 - rotation))) ^ first
+        first = first + schedule[(group + 1) % 3]
+        second = second + schedule[(group + 2) % 3] + np.uint32(group + 1)
+    return first, second
 
 
 def uniform_levels(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Uniform levels in the open interval (0, 1), `float32`: odd multiples of 2**-24, symmetric about 1/2."""
-    return jax.random.uniform(key, shape, jnp.float32) + 2.0**-24
+    bits = jax.random.bits(key, shape, jnp.uint32) >> np.uint32(9)
+    return bits.astype(jnp.int32).astype(jnp.float32) * 2.0**-23 + 2.0**-24
+
+
+def uniform_integers(key: jax.Array, shape: tuple[int, ...], bound: np.ndarray) -> jax.Array:
+    """Uniform integers from 0 to `bound - 1`, `int32`; each value's probability is off by at most 2**-32.
+
+    Args:
+      key: A key of `STREAM`.
+      shape: The shape.
+      bound: Positive, below 2**31, of as many axes as `shape`, to be broadcast to it.
+    """
+    # floor(bits * bound / 2**32), by halves: JAX has no 64-bit product without jax_enable_x64.
+    bits = jax.random.bits(key, shape, jnp.uint32)
+    half, mask = np.uint32(16), np.uint32(0xFFFF)
+    high, low = jnp.asarray(bound >> 16, jnp.uint32), jnp.asarray(bound & 0xFFFF, jnp.uint32)
+    middle = (bits >> half) * low + (((bits & mask) * low) >> half)
+    carry = ((bits & mask) * high + (middle & mask)) >> half
+    return ((bits >> half) * high + (middle >> half) + carry).astype(jnp.int32)
 
 
 def _seed(seed: jax.Array | int) -> jax.Array:
-    return jnp.stack([jnp.uint32(0), jnp.asarray(seed).astype(jnp.uint32)])
+    high = seed >> 32 if jnp.asarray(seed).dtype.itemsize == 8 else 0
+    return jnp.stack([jnp.asarray(word).astype(jnp.uint32) for word in (high, seed)])
 
 
 def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    index = jnp.arange(math.prod(shape), dtype=jnp.uint32)
-    words = threefry(key, jnp.concatenate([jnp.zeros_like(index), index]))
-    return words.reshape(2, -1).T.reshape(*shape, 2)
+    index = _counters(math.prod(shape), shape)
+    return jnp.stack(threefry(key, index, jnp.full_like(index, _SPLIT)), axis=-1).reshape(*shape, 2)
 
 
 def _fold_in(key: jax.Array, data: jax.Array | int) -> jax.Array:
-    return threefry(key, _seed(data))
+    first = jnp.asarray(data).astype(jnp.uint32)
+    return jnp.stack(threefry(key, first, jnp.full_like(first, _FOLD_IN)))
 
 
 def _random_bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
-    size = math.prod(shape)
-    word_count = -(-size * bit_width // 32)
-    words = threefry(key, jnp.arange(word_count + word_count % 2, dtype=jnp.uint32))[:word_count]
+    size, pieces_per_hash, dtype = math.prod(shape), 64 // bit_width, jnp.dtype(f"uint{bit_width}")
+    index = _counters(-(-size // pieces_per_hash), shape)
+    words = threefry(key, index, jnp.full_like(index, bit_width))
     if bit_width == 64:
-        words = words.reshape(-1, 2)
-    bits = jax.lax.bitcast_convert_type(words, jnp.dtype(f"uint{bit_width}"))
-    return bits.reshape(-1)[:size].reshape(shape)
+        return jax.lax.bitcast_convert_type(jnp.stack(words, axis=-1), dtype).reshape(shape)
+    pieces = [(word >> np.uint32(shift)).astype(dtype) for word in words for shift in range(0, 32, bit_width)]
+    if size and shape[:1] != () and shape[0] % pieces_per_hash == 0:
+        # The same order, seen as rows: XLA fuses a concatenation with what surrounds it, except along the last axis.
+        pieces = [piece.reshape(shape[0] // pieces_per_hash, -1) for piece in pieces]
+    return jnp.concatenate(pieces).reshape(-1)[:size].reshape(shape)
+
+
+def _counters(count: int, shape: tuple[int, ...]) -> jax.Array:
+    if count > _MOST_COUNTERS:
+        raise ValueError(
+            f"`shape` must need at most 2**32 counters of one key: got {count} for {shape}. Split the key, and draw in"
+            " parts."
+        )
+    return jax.lax.iota(jnp.uint32, count)
 
 
 STREAM = jax_prng.define_prng_impl(

@@ -51,7 +51,7 @@ def operator_key(root_key: jax.Array, namespace: str) -> jax.Array:
     """
     words = np.frombuffer(hashlib.blake2b(namespace.encode(), digest_size=8).digest(), "<u4").astype(np.uint32)
     root = jax.random.key_data(as_stream_key(root_key))
-    return jax.random.wrap_key_data(threefry(root, jnp.asarray(words)), impl=STREAM)
+    return jax.random.wrap_key_data(jnp.stack(threefry(root, *jnp.asarray(words))), impl=STREAM)
 
 
 def record_keys(key: jax.Array, record_seed: jax.Array) -> jax.Array:
@@ -64,5 +64,5 @@ def record_keys(key: jax.Array, record_seed: jax.Array) -> jax.Array:
     Returns:
       Typed `STREAM` keys `(B,)`.
     """
-    words = jax.random.key_data(key)
-    return jax.random.wrap_key_data(jax.vmap(threefry, in_axes=(None, 0))(words, record_seed), impl=STREAM)
+    words = threefry(jax.random.key_data(key), record_seed[:, 0], record_seed[:, 1])
+    return jax.random.wrap_key_data(jnp.stack(words, axis=-1), impl=STREAM)

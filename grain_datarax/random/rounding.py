@@ -2,22 +2,33 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
-def rounded(value: jax.Array, dtype: jax.typing.DTypeLike | None = None) -> jax.Array:
-    """Rounds a product before it is added to, so that it has the same bits in every program.
+def rounded(value: jax.Array) -> jax.Array:
+    """Rounds a product before it is added to or multiplied again, so that it has the same bits in every program.
 
-    Compilers merge `constant * (constant * x)`, fuse `a * b + c` into one rounding and drop the rounding of a
-    narrow type between two operations, or not, depending on what stands around: the last bit then depends on the
-    batch, the mesh and the neighbouring operators. `reduce_precision` is the one operation that XLA promises to keep,
-    if it asks for fewer bits than the type has: hence 23 significant bits for `float32`, one less than it holds.
+    Compilers merge `constant * (constant * x)`, turn `a / sqrt(b)` into `a * rsqrt(b)` and fuse `a * b + c` into one
+    rounding, or not, depending on what stands around: the last bit then depends on the batch, the mesh and the
+    neighbouring operators. None of them looks through the bits of a number, and clearing the last one costs a single
+    instruction.
 
     Args:
-      value: Floating point, any shape.
-      dtype: Round to this type's bits instead, to convert to it afterwards.
+      value: `float32`, any shape.
 
     Returns:
-      The rounded values, in `value`'s type.
+      `value` with 23 significant bits, one less than it holds, rounded towards zero.
     """
-    bits = jnp.finfo(value.dtype if dtype is None else dtype)
-    return jax.lax.reduce_precision(value, bits.nexp, bits.nmant - (1 if dtype is None else 0))
+    bits = jax.lax.bitcast_convert_type(value, jnp.uint32) & np.uint32(0xFFFFFFFE)
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)
+
+
+def rounded_to(value: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """Converts to a floating-point type, also where a compiler would keep more bits between two operations.
+
+    `reduce_precision` is the one rounding that XLA promises to keep.
+    """
+    if value.dtype == dtype:
+        return value
+    bits = jnp.finfo(dtype)
+    return jax.lax.reduce_precision(value, bits.nexp, bits.nmant).astype(dtype)
