@@ -12,6 +12,10 @@ import numpy as np
 
 from grain_datarax.operators.modality import ModalityOperator, ModalityOperatorConfig
 from grain_datarax.operators.units import clip_image, require_fraction, to_image_value
+from grain_datarax.random.bits import uniform_integers
+
+# Patches that cover at most one part in this many of an image are scattered: more are cheaper as a mask.
+_SMALL = 8
 
 
 def patch_dropout(
@@ -53,21 +57,26 @@ def patch_positions(
 ) -> jax.Array:
     """The top-left corners of the patches in an image of this shape: int32 `(num_patches, 2)`, as (y, x)."""
     room = np.subtract(shape[:2], patch_size) + 1
-    return jax.random.randint(key, (num_patches, 2), 0, room, jnp.int32)
+    return uniform_integers(key, (num_patches, 2), room[None])
 
 
 def drop_patches(
     image: jax.Array, positions: jax.Array, *, patch_size: tuple[int, int], drop_value: float = 0.0
 ) -> jax.Array:
     """Fills the patches with these top-left corners; what hangs over the edge is cut off."""
-    # A mask of comparisons, not a slice update: that one has no sharding rule on meshes with Explicit axes.
+    value = jnp.asarray(to_image_value(drop_value, image.dtype), image.dtype)
+    height, width = patch_size
+    if _SMALL * len(positions) * height * width <= image.shape[0] * image.shape[1]:
+        # A scatter touches nothing but the patches: in place, where the image's buffer is donated.
+        row = positions[:, 0, None, None] + jnp.arange(height)[None, :, None]
+        column = positions[:, 1, None, None] + jnp.arange(width)[None, None, :]
+        return image.at[row, column].set(value, mode="drop", wrap_negative_indices=False)
     top, left = positions[:, 0, None], positions[:, 1, None]
     row, column = jnp.arange(image.shape[0])[None, :], jnp.arange(image.shape[1])[None, :]
-    in_rows = (top <= row) & (row < top + patch_size[0])
-    in_columns = (left <= column) & (column < left + patch_size[1])
+    in_rows = (top <= row) & (row < top + height)
+    in_columns = (left <= column) & (column < left + width)
     dropped = jnp.any(in_rows[:, :, None] & in_columns[:, None, :], axis=0)
-    dropped = dropped.reshape(dropped.shape + (1,) * (image.ndim - 2))
-    return jnp.where(dropped, jnp.asarray(to_image_value(drop_value, image.dtype), image.dtype), image)
+    return jnp.where(dropped.reshape(dropped.shape + (1,) * (image.ndim - 2)), value, image)
 
 
 @dataclasses.dataclass(frozen=True)
