@@ -1,0 +1,119 @@
+"""The same effects in other libraries, on the same images; those that are not installed are left out."""
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from flax import nnx
+
+from benchmarks.effects import LAM_SCALE, NOISE_STD, PEPPER_PROB, SALT_PROB
+from benchmarks.timing import Call
+
+
+def versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("jax", "numpy", *_PEERS) if _installed(name)}
+
+
+def calls(effect: str, images: np.ndarray) -> dict[str, Call]:
+    """What each library that has the effect does to the whole batch."""
+    found = {}
+    for name, make in _PEERS.items():
+        run = make(effect, images) if _installed(name) else None
+        if run is not None:
+            found[name] = lambda run=run: run
+    run = _numpy(effect, images)
+    return found if run is None else {"numpy": lambda: run, **found}
+
+
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def _numpy(effect: str, images: np.ndarray) -> Callable | None:
+    """Bare random numbers, in one thread, not added to anything."""
+    generator = np.random.default_rng(0)
+    if effect == "gaussian":
+        return lambda: generator.standard_normal(images.shape, np.float32)
+    if effect == "poisson":
+        mean = images * (LAM_SCALE / (255 if images.dtype == np.uint8 else 1))
+        return lambda: generator.poisson(mean)
+    return None
+
+
+def _patch_settings(effect: str, images: np.ndarray) -> tuple[int, int]:
+    count, size = {"patches 4 x 8x8": (4, 8), "patches 8 x 32x32": (8, 32)}[effect]
+    return count, min(size, images.shape[1])
+
+
+def _albumentations(effect: str, images: np.ndarray) -> Callable | None:
+    import albumentations
+
+    if effect.startswith("patches"):
+        count, size = _patch_settings(effect, images)
+        transform = albumentations.CoarseDropout(
+            num_holes_range=(count, count), hole_height_range=(size, size), hole_width_range=(size, size), p=1
+        )
+    elif effect == "gaussian":
+        transform = albumentations.GaussNoise(std_range=(NOISE_STD, NOISE_STD), p=1)
+    elif effect == "salt_pepper":
+        total = SALT_PROB + PEPPER_PROB
+        transform = albumentations.SaltAndPepper(amount=(total, total), salt_vs_pepper=(0.5, 0.5), p=1)
+    elif effect == "poisson":
+        transform = albumentations.ShotNoise(scale_range=(1 / LAM_SCALE, 1 / LAM_SCALE), p=1)
+    else:
+        return None
+    return lambda: [transform(image=image)["image"] for image in images]
+
+
+def _kornia(effect: str, images: np.ndarray) -> Callable | None:
+    import torch
+    from kornia import augmentation
+
+    if images.dtype != np.float32:
+        return None
+    if effect == "gaussian":
+        transform = augmentation.RandomGaussianNoise(std=NOISE_STD, p=1)
+    elif effect == "salt_pepper":
+        total = SALT_PROB + PEPPER_PROB
+        transform = augmentation.RandomSaltAndPepperNoise(amount=(total, total), salt_vs_pepper=(0.5, 0.5), p=1)
+    elif effect == "patches 4 x 8x8":  # one rectangle each
+        area = 64 / (images.shape[1] * images.shape[2])
+        erasing = [augmentation.RandomErasing(scale=(area, area), ratio=(1, 1), p=1) for _ in range(4)]
+        transform = torch.nn.Sequential(*erasing)
+    else:
+        return None
+    tensor = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return lambda: transform(tensor)
+
+
+def _datarax(effect: str, images: np.ndarray) -> Callable | None:
+    from datarax.core.element_batch import Batch
+    from datarax.operators.modality.image import noise_operator, patch_dropout_operator
+
+    common = {"field_key": "image", "stochastic": True, "stream_name": "augment"}
+    rngs = nnx.Rngs(0, augment=1)
+    if images.dtype != np.float32:
+        return None
+    if effect.startswith("patches"):
+        count, size = _patch_settings(effect, images)
+        config = patch_dropout_operator.PatchDropoutOperatorConfig(num_patches=count, patch_size=(size, size), **common)
+        operator = patch_dropout_operator.PatchDropoutOperator(config, rngs=rngs)
+    elif effect in ("gaussian", "salt_pepper", "poisson"):
+        strength = {"noise_std": NOISE_STD, "salt_prob": SALT_PROB, "pepper_prob": PEPPER_PROB, "lam_scale": LAM_SCALE}
+        config = noise_operator.NoiseOperatorConfig(mode=effect, **strength, **common)
+        operator = noise_operator.NoiseOperator(config, rngs=rngs)
+    else:
+        return None
+
+    @nnx.jit
+    def run(operator, images):
+        batch = Batch.from_parts(data={"image": images}, states={}, validate=False)
+        return operator.apply_batch(batch).data.get_value()["image"]
+
+    images = jax.device_put(images)
+    return lambda: run(operator, images)
+
+
+_PEERS = {"albumentations": _albumentations, "kornia": _kornia, "datarax": _datarax}
