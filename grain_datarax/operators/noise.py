@@ -19,7 +19,7 @@ from grain_datarax.operators.units import (
 )
 from grain_datarax.random.bits import uniform_levels
 from grain_datarax.random.normal import normal_quantile
-from grain_datarax.random.poisson import poisson_quantile
+from grain_datarax.random.poisson import poisson_levels, poisson_quantile
 from grain_datarax.random.rounding import rounded
 
 
@@ -107,7 +107,7 @@ def poisson_noise(key: jax.Array, image: jax.Array, *, lam_scale: float, full_sc
         raise ValueError(f"`lam_scale` must be positive: got {lam_scale!r}. Pass the number of photons at full scale.")
     if full_scale is None:
         full_scale = 1.0 if is_float(image.dtype) else integer_full_scale(image.dtype)
-    return count_photons(image, uniform_levels(key, image.shape), lam_scale, full_scale)
+    return count_photons(image, poisson_levels(key, image.shape), lam_scale, full_scale)
 
 
 def normal_noise(key: jax.Array, shape: tuple[int, ...], *, std: float, mean: float) -> jax.Array:
@@ -160,10 +160,12 @@ def count_photons(
     clip_range: ClipRange = None,
 ) -> jax.Array:
     """Turns uniform levels into photon counts for this image, and these into image values."""
-    light = jnp.maximum(image.astype(jnp.float32), 0)
-    counts = poisson_quantile(levels, rounded(light * (lam_scale / full_scale)))
-    values = rounded(counts * (full_scale / lam_scale))
-    return to_image(values.astype(_compute_type(image.dtype)), image.dtype, clip_range)
+    # In rows, behind a barrier: XLA's CPU loops run along the last axis, and channels are too few for its vectors.
+    rows = (image.shape[0], -1)
+    light = jnp.maximum(image.reshape(rows).astype(jnp.float32), 0)
+    counts = poisson_quantile(levels.reshape(rows), rounded(light * (lam_scale / full_scale)))
+    values = rounded(counts * (full_scale / lam_scale)).astype(_compute_type(image.dtype))
+    return jax.lax.optimization_barrier(to_image(values, image.dtype, clip_range)).reshape(image.shape)
 
 
 def _compute_type(dtype: jax.typing.DTypeLike) -> jnp.dtype:
@@ -276,7 +278,7 @@ class NoiseOperator(ModalityOperator):
         if config.mode == "salt_pepper":
             mask = impulse_mask(key, shape, salt_prob=config.salt_prob, pepper_prob=config.pepper_prob)
             return {"noise_mask": mask}
-        return {"poisson_samples": uniform_levels(key, shape)}
+        return {"poisson_samples": poisson_levels(key, shape)}
 
     def effect(self, image: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
         config = self.config

@@ -29,8 +29,9 @@ def normal_quantile(level: jax.Array) -> jax.Array:
     Source: Giles, GPU Computing Gems 2, 2011, for the variable `-log(1 - x**2)`; the ratio of polynomials is our own.
     """
     # One formula without a branch: beside other functions lax.erf_inv keeps XLA's CPU loops from being vectorised.
-    depth = -jnp.log(rounded(4 * level * (1 - level)))
-    return rounded((2 * level - 1) * (polynomial(_TOP, depth) / polynomial(_BOTTOM, depth)))
+    centred = 2 * level - 1
+    depth = -jnp.log(rounded((1 - centred) * (1 + centred)))
+    return rounded(centred * (polynomial(_TOP, depth) / polynomial(_BOTTOM, depth)))
 
 
 def polynomial(coefficients: Sequence[float], value: jax.Array) -> jax.Array:

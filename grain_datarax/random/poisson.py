@@ -3,6 +3,8 @@
 Drawing the levels needs no mean, so that they can be drawn before the image is known.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,14 +39,26 @@ def poisson(key: jax.Array, mean: jax.typing.ArrayLike) -> jax.Array:
       (True, True)
     """
     mean = jnp.asarray(mean, jnp.float32)
-    return poisson_quantile(uniform_levels(as_stream_key(key), mean.shape), mean)
+    return poisson_quantile(poisson_levels(as_stream_key(key), mean.shape), mean)
+
+
+def poisson_levels(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The levels for counts of this shape, `float32`: `uniform_levels`.
+
+    Args:
+      key: A key of `STREAM`.
+      shape: The shape.
+    """
+    # Drawn in one row: XLA then keeps the bits, instead of hashing in the quantile's loop, which gets too long for its
+    # CPU compiler to vectorise.
+    return uniform_levels(key, (math.prod(shape),)).reshape(shape)
 
 
 def poisson_quantile(level: jax.Array, mean: jax.Array) -> jax.Array:
     """Turns uniform levels into Poisson counts: the least `n` with `P(N <= n) >= level`.
 
-    Up to a mean of 1000 at most one count in 10,000 is not that one but its neighbour, and up to 1e5, where `float32`
-    ends to tell counts' fractions, one in 200.
+    Up to a mean of 1000 at most one count in 10,000 is not that one but its neighbour. Up to 1e5, where `float32` has
+    few bits left below one, it is one in 200.
 
     Args:
       level: `float32`, odd multiples of 2**-24 in (0, 1), any shape. A larger level gives a larger or equal count.
@@ -60,8 +74,6 @@ def poisson_quantile(level: jax.Array, mean: jax.Array) -> jax.Array:
     Source: the expansion in `s = z / sqrt(mean)`, with `z` the normal quantile, is that of Giles, ACM Transactions on
     Mathematical Software 42, 2016; the polynomials are our own.
     """
-    # Without the barrier what stands before joins this in one loop, too long for XLA's CPU compiler to vectorise.
-    mean = jax.lax.optimization_barrier(mean)
     left, counted = _by_summation(level, mean)
     count = jnp.where(left > 0, _by_expansion(level, mean), counted)
     count = jnp.where(mean < jnp.inf, count, mean)
