@@ -83,6 +83,7 @@ def _for_each_record(operator: ModalityOperator, stats: Any, keys: jax.Array | N
     def treat(key: jax.Array | None, data: Any, state: Any) -> Any:
         params, field_key = None, operator.config.field_key
         if key is not None and operator.check(data):
+            # The axis of one keeps XLA's CPU fusion from hashing in its loops over channels, which are not vectorised.
             drawn = operator.generate_random_params(key[None], {field_key: (1, *get_field(data, field_key).shape)})
             params = jax.tree.map(lambda batch: batch[0], drawn)
         in_domain = operator.treats_values(data)
