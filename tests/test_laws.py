@@ -11,6 +11,9 @@ from helpers import noise, patch_dropout, seeds
 from scipy import stats
 
 import grain_datarax as gdx
+from grain_datarax.operators import patch_dropout as patches
+from grain_datarax.operators.noise import impulse_mask
+from grain_datarax.random.bits import STREAM
 
 # Mean and standard deviation of the clipped result for a constant image x, ImageNet-C severities 1 to 5
 # (Hendrycks & Dietterich, ICLR 2019; closed forms, rounded to five digits).
@@ -69,11 +72,35 @@ def test_gaussian_noise_on_uint8_is_in_fractions_of_255():
     assert_moments(values, 128, np.sqrt(12.75**2 + 1 / 12))  # 1/12: the variance of rounding
 
 
-def test_salt_and_pepper_fall_with_their_probabilities_and_exclude_each_other():
-    values = augmented(noise("salt_pepper", salt_prob=0.03, pepper_prob=0.2), 0.5)
-    for value, probability in ((1.0, 0.03), (0.0, 0.2), (0.5, 0.77)):
+@pytest.mark.parametrize(("salt", "pepper"), [(0.03, 0.2), (0.01, 0.005), (0.3, 0.7), (0.0, 1e-4), (0.5, 1 / 3)])
+def test_salt_and_pepper_fall_with_their_probabilities_and_exclude_each_other(salt, pepper):
+    values = augmented(noise("salt_pepper", salt_prob=salt, pepper_prob=pepper), 0.5, count=256)
+    for value, probability in ((1.0, salt), (0.0, pepper), (0.5, 1 - salt - pepper)):
         fraction = (values == value).mean()
-        assert abs(fraction - probability) < 5 * np.sqrt(probability * (1 - probability) / values.size)
+        error = np.sqrt(abs(probability * (1 - probability)) / values.size)
+        assert abs(fraction - probability) <= 5 * error + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("salt", "pepper", "width"),
+    [
+        (0.1, 0.1, 16),
+        (0.03, 0.0, 16),
+        (0.25, 0.75, 16),
+        (0.01, 0.1, 32),
+        (0.1, 0.01, 32),
+        (1e-6, 0.0, 32),
+        (1.0, 0.0, 16),
+    ],
+)
+def test_impulses_are_decided_from_16_bits_where_these_hold_the_probabilities(salt, pepper, width):
+    key, shape = jax.random.key(3, impl=STREAM), (64, 32, 3)
+    bits = np.asarray(jax.random.bits(key, shape, f"uint{width}")).astype(np.float64)
+    expected = 1 * (bits < round(salt * 2**width)) - 1 * (bits >= 2**width - round(pepper * 2**width))
+    mask = impulse_mask(key, shape, salt_prob=salt, pepper_prob=pepper)
+    np.testing.assert_array_equal(np.asarray(mask), expected)
+    # What is decided from 16 bits has its probability to one part in 10,000.
+    assert width == 32 or all(abs(round(p * 2**16) / 2**16 - p) <= 1e-4 * p for p in (salt, pepper))
 
 
 @pytest.mark.parametrize(("salt_prob", "pepper_prob", "value"), [(1.0, 0.0, 1.0), (0.0, 1.0, 0.0), (0.0, 0.0, 0.5)])
@@ -149,3 +176,17 @@ def test_several_patches_fill_the_union_of_their_rectangles():
             expected[y : y + 3, x : x + 4] = 0
         result = operator.apply({"image": image}, {}, {}, {"patch_positions": jnp.asarray(positions)})[0]["image"]
         np.testing.assert_array_equal(np.asarray(result), expected)
+
+
+@pytest.mark.parametrize("shape", [(12, 9), (12, 9, 3)], ids=str)
+def test_scattered_and_masked_patches_are_the_same(shape, monkeypatch):
+    # Some hang over an edge, on each side, and some lie outside.
+    positions = jnp.array([[0, 0], [-2, 3], [4, -1], [10, 7], [11, 8], [5, 5], [-9, 0], [12, 0], [0, 40]])
+    image = jnp.arange(1.0, 1 + np.prod(shape)).reshape(shape)
+    results = []
+    for most in (0, 10**9):  # scatter always, never
+        monkeypatch.setattr(patches, "_SMALL", most)
+        results.append(np.asarray(patches.drop_patches(image, positions, patch_size=(3, 2), drop_value=0.0)))
+    np.testing.assert_array_equal(*results)
+    assert (results[0] == 0).any()
+    assert (results[0] != 0).any()
