@@ -3,6 +3,8 @@
 Tolerances are five standard errors of the estimate; seeds are fixed, so a test that passes always passes.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -190,3 +192,21 @@ def test_scattered_and_masked_patches_are_the_same(shape, monkeypatch):
     np.testing.assert_array_equal(*results)
     assert (results[0] == 0).any()
     assert (results[0] != 0).any()
+
+
+@pytest.mark.parametrize(
+    "effect",
+    [
+        functools.partial(gdx.patch_dropout, num_patches=2, patch_size=(3, 2)),
+        functools.partial(gdx.gaussian_noise, std=0.1),
+        functools.partial(gdx.salt_pepper_noise, salt_prob=0.1, pepper_prob=0.1),
+        functools.partial(gdx.poisson_noise, lam_scale=30.0),
+    ],
+    ids=lambda effect: effect.func.__name__,
+)
+def test_pure_functions_draw_from_the_stream_whatever_the_key(effect):
+    image = jnp.full((16, 12, 3), 0.5)
+    expected = effect(jax.random.wrap_key_data(jnp.array([0, 3], jnp.uint32), impl=STREAM), image)
+    assert (expected != image).any()
+    for key in (jax.random.key(3), jax.random.key(3, impl="rbg"), jax.random.PRNGKey(3)):
+        np.testing.assert_array_equal(np.asarray(effect(key, image)), np.asarray(expected))

@@ -18,6 +18,7 @@ from grain_datarax.operators.units import (
     to_image_value,
 )
 from grain_datarax.random.bits import uniform_levels
+from grain_datarax.random.keys import as_stream_key
 from grain_datarax.random.normal import normal_quantile
 from grain_datarax.random.poisson import poisson_levels, poisson_quantile
 from grain_datarax.random.rounding import rounded
@@ -44,7 +45,7 @@ def gaussian_noise(key: jax.Array, image: jax.Array, *, std: float, mean: float 
     """
     require_fraction("std", std, image.dtype)
     require_fraction("mean", mean, image.dtype, low=-1.0)
-    return add_noise(image, normal_noise(key, image.shape, std=std, mean=mean))
+    return add_noise(image, normal_noise(as_stream_key(key), image.shape, std=std, mean=mean))
 
 
 def salt_pepper_noise(
@@ -77,7 +78,7 @@ def salt_pepper_noise(
     """
     require_fraction("salt_value", salt_value, image.dtype)
     require_fraction("pepper_value", pepper_value, image.dtype)
-    mask = impulse_mask(key, image.shape, salt_prob=salt_prob, pepper_prob=pepper_prob)
+    mask = impulse_mask(as_stream_key(key), image.shape, salt_prob=salt_prob, pepper_prob=pepper_prob)
     return replace_impulses(image, mask, salt_value, pepper_value)
 
 
@@ -107,7 +108,7 @@ def poisson_noise(key: jax.Array, image: jax.Array, *, lam_scale: float, full_sc
         raise ValueError(f"`lam_scale` must be positive: got {lam_scale!r}. Pass the number of photons at full scale.")
     if full_scale is None:
         full_scale = 1.0 if is_float(image.dtype) else integer_full_scale(image.dtype)
-    return count_photons(image, poisson_levels(key, image.shape), lam_scale, full_scale)
+    return count_photons(image, poisson_levels(as_stream_key(key), image.shape), lam_scale, full_scale)
 
 
 def normal_noise(key: jax.Array, shape: tuple[int, ...], *, std: float, mean: float) -> jax.Array:

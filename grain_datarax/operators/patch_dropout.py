@@ -13,6 +13,7 @@ import numpy as np
 from grain_datarax.operators.modality import ModalityOperator, ModalityOperatorConfig
 from grain_datarax.operators.units import clip_image, require_fraction, to_image_value
 from grain_datarax.random.bits import uniform_integers
+from grain_datarax.random.keys import as_stream_key
 
 # Patches that cover at most one part in this many of an image are scattered: more are cheaper as a mask.
 _SMALL = 8
@@ -48,7 +49,7 @@ def patch_dropout(
         raise ValueError(
             f"`patch_size` must fit inside the image: got {patch_size} for shape {image.shape}. Shrink it."
         )
-    positions = patch_positions(key, image.shape, num_patches=num_patches, patch_size=patch_size)
+    positions = patch_positions(as_stream_key(key), image.shape, num_patches=num_patches, patch_size=patch_size)
     return drop_patches(image, positions, patch_size=patch_size, drop_value=drop_value)
 
 
