@@ -206,6 +206,7 @@ def test_scattered_and_masked_patches_are_the_same(shape, monkeypatch):
 )
 def test_pure_functions_draw_from_the_stream_whatever_the_key(effect):
     image = jnp.full((16, 12, 3), 0.5)
+    assert effect.func is gdx.patch_dropout or effect(jax.random.key(3), image[:0]).shape == (0, 12, 3)
     expected = effect(jax.random.wrap_key_data(jnp.array([0, 3], jnp.uint32), impl=STREAM), image)
     assert (expected != image).any()
     for key in (jax.random.key(3), jax.random.key(3, impl="rbg"), jax.random.PRNGKey(3)):

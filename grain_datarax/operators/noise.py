@@ -1,6 +1,7 @@
 """Noise: gaussian, salt and pepper, poisson."""
 
 import dataclasses
+import math
 from typing import Literal
 
 import jax
@@ -162,7 +163,7 @@ def count_photons(
 ) -> jax.Array:
     """Turns uniform levels into photon counts for this image, and these into image values."""
     # In rows, behind a barrier: XLA's CPU loops run along the last axis, and channels are too few for its vectors.
-    rows = (image.shape[0], -1)
+    rows = (image.shape[0], math.prod(image.shape[1:]))
     light = jnp.maximum(image.reshape(rows).astype(jnp.float32), 0)
     counts = poisson_quantile(levels.reshape(rows), rounded(light * (lam_scale / full_scale)))
     values = rounded(counts * (full_scale / lam_scale)).astype(_compute_type(image.dtype))
