@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from grain_datarax.device import DeviceLoader
     from grain_datarax.operators.batch import Batch, Element
     from grain_datarax.operators.modality import ModalityOperator, ModalityOperatorConfig
     from grain_datarax.operators.module import DataraxModule, DataraxModuleConfig
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from grain_datarax.operators.patch_dropout import PatchDropoutOperator, PatchDropoutOperatorConfig, patch_dropout
     from grain_datarax.random.keys import STREAM_VERSION
     from grain_datarax.seeding import SeedRecords
-    from grain_datarax.transforms import AugmentBatch, AugmentRecord
+    from grain_datarax.transforms import AugmentBatch, AugmentRecord, augment
 
 __all__ = [
     "STREAM_VERSION",
@@ -26,6 +27,7 @@ __all__ = [
     "Batch",
     "DataraxModule",
     "DataraxModuleConfig",
+    "DeviceLoader",
     "Element",
     "ModalityOperator",
     "ModalityOperatorConfig",
@@ -34,6 +36,7 @@ __all__ = [
     "PatchDropoutOperator",
     "PatchDropoutOperatorConfig",
     "SeedRecords",
+    "augment",
     "gaussian_noise",
     "patch_dropout",
     "poisson_noise",
@@ -50,6 +53,7 @@ _HOMES = (
     "operators.patch_dropout",
     "operators.noise",
     "transforms",
+    "device",
 )
 
 

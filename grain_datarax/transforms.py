@@ -21,18 +21,54 @@ from grain_datarax.seeding import RECORD_SEED, draw_seed, require_mapping
 _log = logging.getLogger(__name__)
 
 
+def as_chain(operators: ModalityOperator | Sequence[ModalityOperator]) -> tuple[ModalityOperator, ...]:
+    """One operator or several as a tuple; raises `TypeError` for anything else, and `ValueError` for none."""
+    chain = tuple(operators) if isinstance(operators, Sequence) else (operators,)
+    for operator in chain:
+        if not isinstance(operator, ModalityOperator):
+            raise TypeError(f"`operators` must be operators: got {operator!r}. Pass one ModalityOperator or a list.")
+    if not chain:
+        raise ValueError(f"`operators` must hold at least one operator: got {operators!r}. Pass one or a list.")
+    return chain
+
+
+def augment(
+    operators: ModalityOperator | Sequence[ModalityOperator], batch: Mapping[str, Any], *, keep_seed: bool = False
+) -> dict[str, Any]:
+    """Applies operators to a batch inside a function of one's own, such as a training step: `AugmentBatch`, but pure.
+
+    Records get the pixels that they get anywhere else. Nothing is counted or kept: the operators stay as they are. It
+    works under `jax.jit`, `nnx.jit`, `jax.shard_map`, `jax.grad` and in the body of `jax.lax.scan`. Inside `jax.jit`
+    over several devices prefer operators with `batch_strategy="vmap"`: JAX gathers a batch that it is to scan.
+
+    Args:
+      operators: One operator or a list of them, applied in that order.
+      batch: A batch: images `(B, H, W)` or `(B, H, W, C)`, `record_seed` uint32 `(B, 2)`, and anything else. It comes
+        from `DeviceLoader(source, keep_seed=True)`, for example.
+      keep_seed: Keep `record_seed` in the batch.
+
+    Returns:
+      A new dict of the same fields without `record_seed`.
+
+    Raises:
+      As `AugmentBatch` and its `map`.
+
+    Example:
+      >>> import grain_datarax as gdx
+      >>> noise = gdx.NoiseOperator(gdx.NoiseOperatorConfig(field_key="image", stochastic=True), rngs=nnx.Rngs(0))
+      >>> batch = {"image": jnp.full((4, 8, 8, 3), 0.5), "record_seed": jnp.zeros((4, 2), jnp.uint32)}
+      >>> loss = jax.jit(lambda scale: (scale * augment(noise, batch)["image"]).mean())
+      >>> loss(2.0).shape
+      ()
+    """
+    return AugmentBatch(nnx.clone(as_chain(operators)), keep_seed=keep_seed).map(batch)
+
+
 class _Augment:
     """A chain of operators, and the backend that it runs on."""
 
     def __init__(self, operators: ModalityOperator | Sequence[ModalityOperator]) -> None:
-        chain = tuple(operators) if isinstance(operators, Sequence) else (operators,)
-        for operator in chain:
-            if not isinstance(operator, ModalityOperator):
-                raise TypeError(
-                    f"`operators` must be operators: got {operator!r}. Pass one ModalityOperator or a list."
-                )
-        if not chain:
-            raise ValueError(f"`operators` must hold at least one operator: got {operators!r}. Pass one or a list.")
+        chain = as_chain(operators)
         self._operators: tuple[ModalityOperator, ...] | _Packed = chain
         self._names = namespaces(chain)
         self._values_checked = False
@@ -50,7 +86,7 @@ class _Augment:
             self._operators = _unpack(self._operators)
         return self._operators
 
-    def _check_values(self, data: Mapping[str, Any]) -> None:
+    def check_values(self, data: Mapping[str, Any]) -> None:
         """Looks at the first host data only, and at no field that an earlier operator may bring to another scale."""
         if self._values_checked:
             return
@@ -124,6 +160,10 @@ class AugmentBatch(_Augment, grain.transforms.Map):
           KeyError: If the seeds or an operator's field are missing.
           ValueError: If a shape, or in the first host batch a value, can't be treated.
         """
+        return self.augment(element)
+
+    def augment(self, element: Mapping[str, Any], counted: int | None = None) -> dict[str, Any]:
+        """As `map`; the rows from `counted` on are padding, augmented like the others but not counted."""
         require_mapping(element)
         with _worker_on_cpu() as in_worker:
             operators = self._chain()
@@ -132,8 +172,15 @@ class AugmentBatch(_Augment, grain.transforms.Map):
                     f"`{RECORD_SEED}` must be in the batch: got the fields {field_names(element)}. Add"
                     " grain_datarax.SeedRecords() before Batch."
                 )
-            self._check_values(element)
-            written, _ = augment_batch(operators, self._names, element, element.get(RECORD_SEED), donate=self._donate)
+            self.check_values(element)
+            written, _ = augment_batch(
+                operators,
+                self._names,
+                element,
+                element.get(RECORD_SEED),
+                donate=self._donate,
+                counted=counted,
+            )
             if in_worker:
                 written = {path: np.asarray(field) for path, field in written.items()}
         augmented = set_fields(element, written)
@@ -189,7 +236,7 @@ class AugmentRecord(_Augment, grain.transforms.RandomMap):
             operators, seeds = self._chain(), None
             if any(operator.stochastic for operator in operators):
                 seeds = np.asarray(element[RECORD_SEED] if RECORD_SEED in element else draw_seed(rng))[None]
-            self._check_values(element)
+            self.check_values(element)
             fields = {path for operator in operators for path in operator.reads} & flatten(element).keys()
             batch = set_fields(element, {path: _batch_of_one(get_field(element, path)) for path in fields})
             written, _ = augment_batch(operators, self._names, batch, seeds)
@@ -256,7 +303,7 @@ def _worker_on_cpu() -> Iterator[bool]:
         jax.config.update("jax_platforms", "cpu")
         _log.info(
             "Augmenting on the CPU of a Grain worker process. The accelerator is faster: leave AugmentBatch out of the"
-            " operations, and apply its `map` to the batches in the main process."
+            " operations, and put grain_datarax.DeviceLoader around the loader."
         )
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         try:

@@ -134,6 +134,7 @@ def augment_batch(
     stats: Any = None,
     root: jax.Array | None = None,
     donate: bool = False,
+    counted: int | None = None,
 ) -> tuple[dict[str, Any], Any]:
     """Applies the operators to a batch by `augment`, compiled once for each shape; does not wait for the device.
 
@@ -147,13 +148,14 @@ def augment_batch(
       root: See `augment`.
       donate: Whether the buffers of JAX arrays in `data` may be overwritten. Those that are put on the device here,
         from NumPy arrays, always may.
+      counted: How many rows, from the first on, are records and counted; None counts all.
 
     Returns:
       The fields that were written, by path, and the state.
     """
     for index in range(1, len(operators)):
         if operators[index].batch_stats_fn is not None:  # its statistics are those of the batch that reaches it
-            settings: dict[str, Any] = {"root": root, "donate": donate}
+            settings: dict[str, Any] = {"root": root, "donate": donate, "counted": counted}
             written, state = augment_batch(
                 operators[:index], names[:index], data, seeds, state=state, stats=stats, **settings
             )
@@ -186,7 +188,7 @@ def augment_batch(
         graphdef, tuple(names), rows, module_state, donated, kept, seeds, state, stats, root
     )
     for index, operator in enumerate(operators):
-        operator.count_records(count, treats[index] and treated.get(index, True))
+        operator.count_records(count if counted is None else counted, treats[index] and treated.get(index, True))
     return written, state
 
 

@@ -341,12 +341,15 @@ class ModalityOperator(DataraxModule):
         return treated
 
     def check_values(self, data: Mapping[str, Any]) -> bool:
-        """Raises `ValueError` if a floating-point NumPy image leaves `clip_range`.
+        """Raises unless this operator treats NumPy images of this dtype, and, in floating point, of these values.
 
         Returns:
           Whether all that there is to look at was looked at; JAX arrays are not, it would wait for the device.
         """
         config, seen = self.config, True
+        for path, _ in self._treated_fields():
+            if isinstance(image := get_field(data, path), np.ndarray):
+                self.check_dtype(image.dtype, path)
         if not config.validate_domain_constraints or config.clip_range is None:
             return seen
         low, high = config.clip_range

@@ -95,7 +95,9 @@ def _digest(stats: Mapping[str, Any] | None) -> str:
 
 # Masks of treated records that the device may still be computing. They stay out of the module's state: their number
 # changes, and each would compile the batch function anew.
-_unread_masks: weakref.WeakKeyDictionary["DataraxModule", collections.deque[jax.Array]] = weakref.WeakKeyDictionary()
+_unread_masks: weakref.WeakKeyDictionary["DataraxModule", collections.deque[tuple[int, jax.Array]]] = (
+    weakref.WeakKeyDictionary()
+)
 _counting = threading.Lock()  # Grain may run a transform from several threads
 
 
@@ -219,26 +221,28 @@ class DataraxModule(nnx.Module):
 
         Args:
           record_count: The number of records.
-          treated: Whether they were treated: one answer for all of them, or `bool (B,)`.
+          treated: Whether they were treated: one answer for all of them, or `bool (B,)`, of which the first
+            `record_count` are read.
         """
         if isinstance(treated, bool):
             self._add(record_count if treated else 0, 0 if treated else record_count)
         elif isinstance(treated, jax.core.Tracer):
-            self._add(treated.sum(), (~treated).sum())
+            self._add(treated[:record_count].sum(), (~treated[:record_count]).sum())
         else:
             with _counting:
-                _unread_masks.setdefault(self, collections.deque()).append(treated)
+                _unread_masks.setdefault(self, collections.deque()).append((record_count, treated))
             self._read_masks(wait=False)
 
     def _read_masks(self, *, wait: bool) -> None:
         with _counting:
             masks = _unread_masks.get(self, collections.deque())
             ready = []
-            while masks and (wait or masks[0].is_ready()):  # type: ignore[attr-defined]
+            while masks and (wait or masks[0][1].is_ready()):  # type: ignore[attr-defined]
                 ready.append(masks.popleft())
-        for mask in ready:
+        for count, mask in ready:
             # Each process counts the rows of a global array that it holds, and of their copies the first.
-            rows = [np.asarray(shard.data) for shard in mask.addressable_shards if shard.replica_id == 0]
+            shards = [shard for shard in mask.addressable_shards if shard.replica_id == 0]
+            rows = [np.asarray(shard.data)[: max(count - (shard.index[0].start or 0), 0)] for shard in shards]
             self._add(sum(int(row.sum()) for row in rows), sum(int((~row).sum()) for row in rows))
 
     def _add(self, applied: Any, skipped: Any) -> None:

@@ -1,0 +1,152 @@
+"""host batch -> device batch: a process's rows on its own devices, and the global arrays that they are part of."""
+
+import collections
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from grain_datarax.operators.batch import record_count
+
+# The field that marks the rows that are records, beside padding.
+VALID = "valid"
+
+
+class RowSharding:
+    """How the rows of global arrays are spread, and this process's part of them.
+
+    Args:
+      sharding: A sharding of axis 0 alone, over a mesh that other processes may share; None: over all devices.
+
+    Attributes:
+      sharding: The sharding of the global arrays.
+      local: The same for this process's rows on its devices. Its axes are Auto whatever those of `sharding` are, and
+        its arrays never meet those of another process.
+      local_count: Over how many devices this process spreads its rows.
+      group_count: How many processes, or groups of processes that hold the same rows, there are.
+
+    Raises:
+      TypeError, ValueError: If `sharding` is of another kind.
+    """
+
+    def __init__(self, sharding: NamedSharding | None = None) -> None:
+        if sharding is None:
+            sharding = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))
+        if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh):
+            raise TypeError(
+                f"`sharding` must be a NamedSharding on a mesh of devices: got {sharding!r}. Pass"
+                ' jax.NamedSharding(mesh, jax.P("data")), or None for all devices.'
+            )
+        if not sharding.spec or sharding.spec[0] is None or any(axis is not None for axis in sharding.spec[1:]):
+            raise ValueError(
+                f"`sharding` must spread axis 0, the records, and no other: got {sharding.spec}. Pass"
+                ' jax.NamedSharding(mesh, jax.P("data")) with the name of a mesh axis.'
+            )
+        axes = (sharding.spec[0],) if isinstance(sharding.spec[0], str) else sharding.spec[0]
+        count = math.prod(sharding.mesh.shape[axis] for axis in axes)
+        devices = collections.defaultdict(list)
+        by_row = NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
+        for device, index in by_row.addressable_devices_indices_map((count,)).items():
+            assert index is not None  # it is that of an addressable device
+            devices[index[0].start or 0].append(device)
+        copies = {len(group) for group in devices.values()}
+        if len(copies) != 1 or count % len(devices):
+            raise ValueError(
+                f"`sharding` must give this process the same number of devices for each of its rows: got {devices} of"
+                f" {sharding}. Order the mesh by process."
+            )
+        self.sharding = sharding
+        self.local = NamedSharding(
+            Mesh(np.array([devices[row] for row in sorted(devices)]), ("rows", "copies")), PartitionSpec("rows")
+        )
+        self.local_count = len(devices)
+        self.group_count = count // len(devices)
+
+    def place(self, batch: Mapping[str, Any], pad_to: int | None = None) -> tuple[dict[str, Any], int]:
+        """A host batch on this process's devices; what has no rows of numbers stays on the host.
+
+        Args:
+          batch: A nested mapping of arrays that share axis 0, and of anything else.
+          pad_to: Fill up with rows of zeros, at least to this length, and mark the other rows in `valid`.
+
+        Returns:
+          The batch, and how many records it holds.
+
+        Raises:
+          ValueError: If the lengths of axis 0 differ or don't divide over the devices, an integer does not fit into
+            JAX's 32 bits, or there is a field `valid` where one is to be added.
+        """
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(batch)
+        names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
+        arrays = {name: _narrowed(name, leaf) for name, (_, leaf) in zip(names, leaves, strict=True) if has_rows(leaf)}
+        count = record_count(arrays)
+        if pad_to is not None:
+            if VALID in batch:
+                raise ValueError(f"`batch` must have no field `{VALID}` of its own: got one. Rename it.")
+            length = -(-max(count, pad_to) // self.local_count) * self.local_count
+            arrays = {name: _padded(array, length) for name, array in arrays.items()}
+            arrays[VALID] = np.arange(length) < count
+        elif count % self.local_count:
+            less = count - count % self.local_count
+            raise ValueError(
+                f"`batch` must divide over the {self.local_count} devices of this process: got {count} records. Use"
+                f" batches of {f'{less} or ' if less else ''}{less + self.local_count}, drop a smaller last one with"
+                " drop_remainder=True, or pass pad_last_batch=True."
+            )
+        # A jax.Array is copied, since the augmentation takes its buffer and others may hold it. So is what Grain's
+        # workers hand over: it holds a file in shared memory, which must not live as long as the batch.
+        may_alias = {name: type(array) is np.ndarray for name, array in arrays.items()}
+        placed = jax.device_put(arrays, self.local, may_alias=may_alias)
+        fields = [placed.get(name, leaf) for name, (_, leaf) in zip(names, leaves, strict=True)]
+        result = jax.tree.unflatten(treedef, fields)
+        return (result if pad_to is None else {**result, VALID: placed[VALID]}), count
+
+    def assemble(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The global arrays that this process's rows are part of, without copies."""
+        return jax.tree.map(lambda leaf: self._assemble(leaf) if isinstance(leaf, jax.Array) else leaf, batch)
+
+    def _assemble(self, array: jax.Array) -> jax.Array:
+        if array.sharding.device_set != self.local.device_set or array.ndim == 0:
+            return array
+        assert array.sharding.is_equivalent_to(self.local, array.ndim)
+        shape = (array.shape[0] * self.group_count, *array.shape[1:])
+        pieces = [shard.data for shard in array.addressable_shards]
+        return jax.make_array_from_single_device_arrays(shape, self.sharding, pieces)
+
+
+def has_rows(leaf: Any) -> bool:
+    """Whether a leaf of a host batch goes on the devices: an array of numbers or bools with a batch axis."""
+    if not isinstance(leaf, np.ndarray | jax.Array) or leaf.ndim == 0:
+        return False
+    return jnp.issubdtype(leaf.dtype, np.number) or leaf.dtype == np.bool_
+
+
+def _narrowed(name: str, array: Any) -> Any:
+    """The array in JAX's 32 bits, if it has 64 and JAX does not.
+
+    Raises:
+      ValueError: If an integer would become another number.
+    """
+    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    if dtype == array.dtype:
+        return array
+    if jnp.issubdtype(dtype, np.integer) and array.size:
+        low, high = array.min(), array.max()
+        if not (jnp.iinfo(dtype).min <= low and high <= jnp.iinfo(dtype).max):
+            raise ValueError(
+                f"`{name}` must fit into {dtype}, as JAX has no {array.dtype} by default: got values from {low} to"
+                f" {high}. Leave it out, split it into two fields, or enable 64 bits:"
+                " jax.config.update('jax_enable_x64', True)."
+            )
+    return array.astype(dtype)
+
+
+def _padded(array: np.ndarray, length: int) -> np.ndarray:
+    """The array with rows of zeros behind its own, `length` in all."""
+    rows = np.zeros((length, *array.shape[1:]), array.dtype)
+    rows[: len(array)] = array
+    return rows
