@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import grain
+import jax
 from jax.sharding import NamedSharding
 
 from grain_datarax.operators.fingerprint import differences, fingerprint
@@ -138,21 +139,21 @@ class _Stage:
         self._augment = AugmentBatch(operators, keep_seed=keep_seed, donate=True) if operators else None
         self._keep_seed = keep_seed
         self._pad_last_batch = pad_last_batch
-        self.largest = 0  # the number of rows that batches are padded to
+        self.largest = 0  # how many records the largest batch had: to that length others are padded
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+        """The batch, and how many records of this process are in it."""
         require_mapping(batch)
-        if self._augment is None:
-            kept = {name: field for name, field in batch.items() if self._keep_seed or name != RECORD_SEED}
-            return self._rows.assemble(self._place(kept)[0])
-        self._augment.check_values(batch)
-        placed, count = self._place(batch)
-        return self._rows.assemble(self._augment.augment(placed, counted=count))
-
-    def _place(self, batch: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+        if self._augment is not None:
+            self._augment.check_values(batch)
+        elif not self._keep_seed:
+            batch = {name: field for name, field in batch.items() if name != RECORD_SEED}
         placed, count = self._rows.place(batch, self.largest if self._pad_last_batch else None)
         self.largest = max(self.largest, count)
-        return placed, count
+        if self._augment is not None:
+            with jax.set_mesh(self._rows.local.mesh):  # not that of the training step, which may be set
+                placed = self._augment.augment(placed, counted=count)
+        return self._rows.assemble(placed), count
 
 
 def _host_batches(source: Any, buffer_size: int) -> grain.IterDataset:
@@ -221,15 +222,23 @@ class DeviceDatasetIterator(grain.DatasetIterator):
         self._entry = entry
         self._strict = strict
         self._last_state: dict[str, Any] | None = None
+        self._batches: int | None = 0  # handed out since the start; unknown after a state of Grain's own
+        self._batch_size = 0  # of this process, the largest so far
 
     def __next__(self) -> dict[str, Any]:
         self._require_open()
-        return next(self._parent)
+        batch, count = next(self._parent)
+        if self._batches is not None:
+            self._batches += 1
+        self._batch_size = max(self._batch_size, count)
+        return batch
 
     def get_state(self) -> dict[str, Any]:
         """The state of Grain's iterator after the batch that was handed out last, and the fingerprint."""
         state = copy.deepcopy(self._parent.get_state() if self._last_state is None else self._last_state)
-        return state if self._entry is None else {**state, STATE_KEY: self._entry}
+        if self._entry is None:
+            return state
+        return {**state, STATE_KEY: {**self._entry, "batches": self._batches, "batch_size": self._batch_size}}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on behind the batch that was last when `state` was taken, from this iterator or from Grain's own.
@@ -239,13 +248,16 @@ class DeviceDatasetIterator(grain.DatasetIterator):
             it was then.
         """
         self._require_open()
-        self._compare(state.get(STATE_KEY))
+        saved = state.get(STATE_KEY, {})
+        self._compare(saved)
         before = self._parent.get_state()
         try:
             self._parent.set_state({name: value for name, value in state.items() if name != STATE_KEY})
         except Exception:
             self._parent.set_state(before)
             raise
+        self._batches = saved.get("batches")
+        self._batch_size = self._stage.largest = saved.get("batch_size", 0)
 
     def close(self) -> None:
         """Ends the thread and the worker processes, waits for them, and frees the shared memory of their batches."""
@@ -259,8 +271,8 @@ class DeviceDatasetIterator(grain.DatasetIterator):
         if self._closed:
             raise ValueError("`iterator` must be open: this one was closed. Make another by iter(loader).")
 
-    def _compare(self, saved: dict[str, Any] | None) -> None:
-        if saved is None or self._entry is None:
+    def _compare(self, saved: dict[str, Any]) -> None:
+        if not saved or self._entry is None:
             return
         if found := differences(saved, self._entry):
             message = (
@@ -333,4 +345,4 @@ def _close_all() -> None:
     for iterator in list(_open):
         iterator.close()
     gc.collect()  # for those that went before, see DeviceDatasetIterator.close
-    time.sleep(0.1)  # Grain frees shared memory in a thread, which ends with the interpreter
+    time.sleep(0.3)  # Grain frees shared memory in a thread, which ends with the interpreter

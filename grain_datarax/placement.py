@@ -101,6 +101,8 @@ class RowSharding:
         # workers hand over: it holds a file in shared memory, which must not live as long as the batch.
         may_alias = {name: type(array) is np.ndarray for name, array in arrays.items()}
         placed = jax.device_put(arrays, self.local, may_alias=may_alias)
+        if not all(may_alias.values()):
+            jax.block_until_ready(placed)  # JAX lets go of the memory with the first call after that
         fields = [placed.get(name, leaf) for name, (_, leaf) in zip(names, leaves, strict=True)]
         result = jax.tree.unflatten(treedef, fields)
         return (result if pad_to is None else {**result, VALID: placed[VALID]}), count

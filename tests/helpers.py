@@ -3,10 +3,10 @@
 import contextlib
 
 import grain
-import ml_dtypes
 import numpy as np
 import pytest
 from flax import nnx
+from sources import Records, images
 
 import grain_datarax as gdx
 
@@ -36,42 +36,12 @@ every_dtype = pytest.mark.parametrize("dtype", ["uint8", "float16", "bfloat16", 
 every_shape = pytest.mark.parametrize("shape", [(16, 12), (16, 12, 3)], ids=["HW", "HWC"])
 
 
-def images(count, shape=(16, 12, 3), dtype="float32", seed=0):
-    """Images that use the whole range of their type, [0, 1] if it is floating point."""
-    values = np.random.default_rng(seed).random((count, *shape))
-    return (
-        (values * 255).round().astype(dtype)
-        if dtype == "uint8"
-        else values.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    )
-
-
-def records(count, **kwargs):
-    return [{"image": image, "label": label} for label, image in enumerate(images(count, **kwargs))]
-
-
 def seeds(count, seed=1):
     return np.random.default_rng(seed).integers(0, 2**32, (count, 2), dtype=np.uint32)
 
 
 def seeded_batch(count, **kwargs):
     return {"image": images(count, **kwargs), "record_seed": seeds(count)}
-
-
-class Records:
-    """A source of records whose repr is the same in every process, as a checkpoint needs it."""
-
-    def __init__(self, count, **kwargs):
-        self._records = records(count, **kwargs)
-
-    def __len__(self):
-        return len(self._records)
-
-    def __getitem__(self, index):
-        return self._records[index]
-
-    def __repr__(self):
-        return f"Records({len(self)})"
 
 
 def loader(operations, *, count=32, epochs=1, workers=0, shard=0, shards=1, seed=3, shuffle=True, **kwargs):

@@ -184,6 +184,7 @@ def augment_batch(
     if not any(operator.config.batch_strategy == "scan" for operator in operators):
         rows = None
     graphdef, module_state = nnx.split(operators)
+    module_state = jax.tree.map(_off_mesh, module_state)
     written, state, treated = _augment(
         graphdef, tuple(names), rows, module_state, donated, kept, seeds, state, stats, root
     )
@@ -226,6 +227,17 @@ def _beside(leaf: Any, rows: NamedSharding | None) -> Any:
         return leaf
     on_mesh = isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding)
     return leaf if on_mesh else jax.device_put(leaf, rows)
+
+
+def _off_mesh(leaf: Any) -> Any:
+    """Takes keys and the like off the mesh that was set where the operator was made: they go where the batch is."""
+    if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, jax.Array):
+        return leaf
+    if not isinstance(leaf.sharding, NamedSharding) or not leaf.is_fully_replicated:
+        return leaf
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(np.asarray(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+    return np.asarray(leaf)
 
 
 def _check_seeds(seeds: Any, count: int) -> None:
