@@ -103,6 +103,11 @@ class DeviceLoader:
         self._strict = strict
         self._open: weakref.WeakSet[DeviceDatasetIterator] = weakref.WeakSet()
 
+    @property
+    def sharding(self) -> NamedSharding:
+        """That of the batches. Put a model that was restored on `sharding.mesh` too: JAX mixes no other devices."""
+        return self._rows.sharding
+
     def __iter__(self) -> "DeviceIterator | DeviceDatasetIterator":
         """A new iterator: a `grain.DatasetIterator` over a dataset; over a `DataLoader` one whose states are bytes."""
         stage = _Stage(self._rows, self._operators, self._keep_seed, self._pad_last_batch)

@@ -42,6 +42,15 @@ def test_configs_have_the_promised_fields_in_order_with_their_defaults(config, e
     assert len(positional) == (5 if config is gdx.DataraxModuleConfig else 6)
 
 
+def test_device_loader_has_the_promised_arguments_with_their_defaults():
+    parameters = inspect.signature(gdx.DeviceLoader).parameters
+    assert {name: each.default for name, each in parameters.items()} == {
+        "source": inspect.Parameter.empty, "operators": (), "sharding": None, "buffer_size": 2, "keep_seed": False,
+        "pad_last_batch": False, "fingerprint": True, "strict": True,
+    }  # fmt: skip
+    assert list(inspect.signature(gdx.augment).parameters) == ["operators", "batch", "keep_seed"]
+
+
 @pytest.mark.parametrize(
     ("method", "parameters"),
     [

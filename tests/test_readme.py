@@ -11,12 +11,18 @@ ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_first_code_of_the_readme_is_short_and_runs(capsys):
+def test_the_first_code_of_the_readme_is_short_and_runs_and_so_does_the_second(capsys):
     before, code = re.match(r"(.*?)```python\n(.*?)```", README, re.DOTALL).groups()
     assert len(code.splitlines()) <= 20
     assert len(before.splitlines()) <= 10
-    exec(code, {})
+    variables = {}
+    exec(code, variables)
     assert capsys.readouterr().out.splitlines() == ["(256, 64, 64, 3) <class 'jaxlib._jax.ArrayImpl'>"] * 8
+    first = variables["batch"]["image"]
+    exec(re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1], variables)
+    assert variables["batch"]["image"].shape == first.shape
+    assert (variables["batch"]["image"] == first).all()
+    assert b'"batches": 8' in variables["state"]
 
 
 def test_there_are_two_commands_each_complete():
@@ -24,6 +30,14 @@ def test_there_are_two_commands_each_complete():
     assert len(commands) == 2
     for command in commands:
         assert command.startswith("python3 -m venv .venv && .venv/bin/pip install ")
+
+
+@pytest.mark.long
+def test_the_example_of_several_processes_shows_what_it_says():
+    command = [sys.executable, str(ROOT / "examples" / "multihost.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert "1, 2 and 4 processes augmented 40 global batches of 32 records to the same pixels." in done.stdout
+    assert "4 processes with 2 devices: batches of (32, 32, 32, 3) on 8 devices" in done.stdout
 
 
 @pytest.mark.long
