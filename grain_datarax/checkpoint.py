@@ -8,13 +8,14 @@ What was consumed must be the beginning of the global order, since that is what 
 - A `grain.DataLoader` (sharded by `shard_options`, with a sampler without shards) deals its records out to processes
   and, in each, to workers, in turns. That is a beginning after every step with 0 or 1 workers, and after each round of
   W steps with W workers. Batches may have another size afterwards.
-- A dataset that is read in order, such as `MapDataset.batch`, with or without `mp_prefetch`: after every step. Slice it
-  for each process behind `SeedRecords`, by `[process::processes]`, and before `batch`. The new batches of all processes
-  together must divide what was consumed; they always do if their size stays.
+- `MapDataset.batch`, with or without `mp_prefetch` (not with `sequential_slice`): after every step. Slice the dataset
+  for each process behind `SeedRecords`, by `[process::processes]`, and before `batch`. The batches of all processes
+  together must keep their size.
 - `grain.experimental.ElasticIterator`: after every step.
 
-Anything else is refused. All remaining records then come out once, with the pixels that they would have had. Only what
-`drop_remainder` leaves out at the end of a run depends on the numbers of processes and workers, as it always does.
+Anything else is refused; with the numbers of processes and workers that saved it, a state is restored as Grain does.
+All remaining records then come out once, with the pixels that they would have had. Only what `drop_remainder` leaves
+out at the end of a run depends on the numbers of processes and workers, as it always does.
 """
 
 import asyncio
@@ -37,8 +38,8 @@ State = dict[str, Any]
 AnyIterator = DeviceIterator | DeviceDatasetIterator
 
 
-class _ElasticHandler(grain.checkpoint.CheckpointHandler):
-    """Grain's handler, which restores on another number of processes or workers too."""
+class CheckpointHandler(grain.checkpoint.CheckpointHandler):
+    """Grain's handler, but that it restores on another number of processes or workers too."""
 
     def restore(self, directory: epath.Path, item: Any = None, args: Any = None) -> Any:
         item = item or args.item
@@ -47,7 +48,7 @@ class _ElasticHandler(grain.checkpoint.CheckpointHandler):
         return item
 
 
-@ocp.args.register_with_handler(_ElasticHandler, for_save=True)
+@ocp.args.register_with_handler(CheckpointHandler, for_save=True)
 @dataclasses.dataclass
 class CheckpointSave(ocp.args.CheckpointArgs):
     """Saves an iterator of a `DeviceLoader` through Orbax, as `grain.checkpoint.CheckpointSave` does.
@@ -59,7 +60,7 @@ class CheckpointSave(ocp.args.CheckpointArgs):
     item: Any
 
 
-@ocp.args.register_with_handler(_ElasticHandler, for_restore=True)
+@ocp.args.register_with_handler(CheckpointHandler, for_restore=True)
 @dataclasses.dataclass
 class CheckpointRestore(ocp.args.CheckpointArgs):
     """Restores an iterator of a `DeviceLoader` through Orbax, see `restore`.
@@ -129,47 +130,54 @@ def carried_over(states: Sequence[State], iterator: AnyIterator) -> State:
     batches = iterator.batches if isinstance(iterator, DeviceIterator) else iterator
     if isinstance(batches.source, grain.DataLoader):
         return _of_loader(states, batches.source)
-    return _of_dataset(states, batches, jax.process_index(), jax.process_count())
+    return _of_dataset(states, batches)
 
 
 def _of_loader(states: Sequence[State], loader: grain.DataLoader) -> State:
     """The loader's records are dealt out in turns to lanes: to the workers of each process, processes first."""
     if any("last_seen_indices" not in state for state in states):
         raise ValueError(
-            "`states` must be those of a grain.DataLoader: got others, or FlatMap is among its operations."
+            "`checkpoint` must be that of a grain.DataLoader without FlatMap: got another. Restore it into the source"
+            " that it was saved from."
         )
-    # Processes that hold the same rows have been given the same records: they count as one.
-    shards = sorted({tuple(state["last_seen_indices"].values()) for state in states})
+    # Processes that hold the same rows have been given the same records: they count as one shard.
+    shards = list({tuple(state["last_seen_indices"].values()): state for state in states}.values())
     workers, options = loader.multiprocessing_options.num_workers, loader._shard_options
-    old, new = (len(shards), len(shards[0])), (options.shard_count, max(workers, 1))
-    if old == new and states[0]["worker_count"] == workers:
-        return next(s for s in states if tuple(s["last_seen_indices"].values()) == shards[options.shard_index])
-    lanes = old[0] * old[1]
+    consumed = _consumed(shards)
+    if (len(shards), shards[0]["worker_count"]) == (options.shard_count, workers):
+        return shards[options.shard_index]
+    total = sum(consumed.values())
+    if any(count != _dealt(total, lane, len(consumed)) for lane, count in consumed.items()):
+        raise ValueError(_why_no_beginning(shards, consumed, options.shard_count, workers))
+    if total % options.shard_count:
+        raise ValueError(
+            f"`checkpoint` must have consumed a multiple of the {options.shard_count} processes that go on: got"
+            f" {total} records. Take that of another step, or another number of processes."
+        )
+    lanes = options.shard_count * max(workers, 1)
+    mine = range(options.shard_index, lanes, options.shard_count)
+    last = {str(worker): lane + lanes * (_dealt(total, lane, lanes) - 1) for worker, lane in enumerate(mine)}
+    state = {**shards[0], "last_seen_indices": last, "last_worker_index": -1, "worker_count": workers}
+    if STATE_KEY in state:
+        state[STATE_KEY] = {**state[STATE_KEY], "batches": None}
+    return state
+
+
+def _consumed(shards: Sequence[State]) -> dict[int, int]:
+    """How many records each lane has consumed; a lane's records are those whose number is its own modulo all lanes."""
+    lanes = len(shards) * len(shards[0]["last_seen_indices"])
     consumed = {}
-    for shard, last_seen in enumerate(shards):
-        for worker, last in enumerate(last_seen):
-            lane = shard + old[0] * worker
+    for shard, state in enumerate(shards):
+        for worker, last in enumerate(state["last_seen_indices"].values()):
+            lane = shard + len(shards) * worker
             consumed[lane], misplaced = divmod(last - lane + lanes, lanes)
             if misplaced:
                 raise ValueError(
-                    f"`states` must be those of shards 0 to {old[0] - 1} of one grain.DataLoader: got the last seen"
-                    f" indices {shards}. Shard by shard_options, with a sampler without shards."
+                    f"`checkpoint` must hold shards 0 to {len(shards) - 1} of one grain.DataLoader: got the last seen"
+                    f" indices {[state['last_seen_indices'] for state in shards]}. Shard by shard_options, with a"
+                    " sampler without shards."
                 )
-    total = sum(consumed.values())
-    if any(count != _dealt(total, lane, lanes) for lane, count in consumed.items()):
-        raise ValueError(_why_no_prefix(consumed, old, (new[0], workers)))
-    if total % new[0]:
-        raise ValueError(
-            f"`states` must have consumed a multiple of the {new[0]} processes that go on: got {total} records. Take"
-            " another step, or another number of processes."
-        )
-    lanes = new[0] * new[1]
-    mine = [options.shard_index + new[0] * worker for worker in range(new[1])]
-    last = {str(worker): lane + lanes * (_dealt(total, lane, lanes) - 1) for worker, lane in enumerate(mine)}
-    state = {**states[0], "last_seen_indices": last, "last_worker_index": -1, "worker_count": workers}
-    if STATE_KEY in state:
-        state[STATE_KEY] = {**state[STATE_KEY], "batches": None, "batch_size": 0}
-    return state
+    return consumed
 
 
 def _dealt(total: int, lane: int, lanes: int) -> int:
@@ -177,44 +185,44 @@ def _dealt(total: int, lane: int, lanes: int) -> int:
     return max(0, -((lane - total) // lanes))
 
 
-def _why_no_prefix(consumed: dict[int, int], old: tuple[int, int], new: tuple[int, int]) -> str:
-    by_shard = [[consumed[shard + old[0] * worker] for worker in range(old[1])] for shard in range(old[0])]
+def _why_no_beginning(shards: Sequence[State], consumed: dict[int, int], new_shards: int, new_workers: int) -> str:
+    workers = len(shards[0]["last_seen_indices"])
+    by_shard = [[consumed[shard + len(shards) * worker] for worker in range(workers)] for shard in range(len(shards))]
     if any(counts != by_shard[0] for counts in by_shard):
         return (
-            f"`states` must be those of one step of all processes: got {by_shard} records that the workers of each have"
+            f"`checkpoint` must be of one step of all processes: got {by_shard} records that the workers of each have"
             " consumed. Save all processes at the same step; a Filter lets them drift apart."
         )
-    counts = by_shard[0]
-    step = sum(counts) // (max(counts) - min(counts))  # the workers are a batch apart
-    before = step - step % old[1]
+    step = shards[0].get(STATE_KEY, {}).get("batches")
+    which = "that after a whole round"
+    if step is not None:
+        before = step - step % workers
+        which = f"that of step {before} or {before + workers}"
     return (
-        f"`states` must be those after whole rounds of the {old[1]} workers to go on with {new[0]} processes of"
-        f" {new[1]} workers: got those of step {step}. Take those of step {before} or {before + old[1]}, or go on with"
-        f" {old[0]} processes of {old[1]} workers."
+        f"`checkpoint` must be of a whole round of the {workers} workers to go on with {new_shards} processes of"
+        f" {new_workers} workers: got that of step {'unknown' if step is None else step}. Take {which}, or go on with"
+        f" {len(shards)} processes of {workers} workers."
     )
 
 
-def _of_dataset(states: Sequence[State], batches: DeviceDatasetIterator, process: int, processes: int) -> State:
+def _of_dataset(states: Sequence[State], batches: DeviceDatasetIterator) -> State:
     if "global_next_index" in states[0]:  # an ElasticIterator's, which counts the records of all processes
         if any(state["global_next_index"] != states[0]["global_next_index"] for state in states):
-            raise ValueError(
-                f"`states` must be those of one step of all processes: got {states}. Save at the same step."
-            )
+            raise ValueError(f"`checkpoint` must be of one step of all processes: got {states}. Save at the same step.")
         return states[0]
-    template = batches.get_state()
-    if len(states) == processes and len(_positions(states[0])) == len(_positions(template)):
-        return states[process]
-    step, batch_size = _progress(states)
-    consumed, new_size = step * batch_size * len(states), _batch_size(batches.source)
-    new_step, remainder = divmod(consumed, new_size * processes)
-    if remainder:
+    template, entry = batches.get_state(), states[0].get(STATE_KEY, {})
+    same = len(states) == jax.process_count() and len(_positions(states[0])) == len(_positions(template))
+    if same and not isinstance(batches.source, grain.MapDataset):
+        return states[jax.process_index()]
+    size = _batch_size(batches.source) * batches.group_count
+    sizes = {state.get(STATE_KEY, {}).get("batch_size") for state in states}
+    if entry.get("batches") and sizes != {size}:
         raise ValueError(
-            f"`states` must have consumed a multiple of the new batches of all processes, {new_size} records in each of"
-            f" {processes}: got {consumed}. Take the step after a multiple of {new_size * processes} records, or keep"
-            " the size of all batches together."
+            f"`checkpoint` must be of batches of {size} records of all processes together: got"
+            f" {', '.join(sorted(map(str, sizes)))}. Keep that size, or use grain.experimental.ElasticIterator, which"
+            " need not."
         )
-    entry = {**states[0][STATE_KEY], "batches": new_step, "batch_size": new_size}
-    return {**_at(template, new_step), STATE_KEY: entry}
+    return states[jax.process_index()] if same else {**_at(template, _step(states)), STATE_KEY: entry}
 
 
 def _positions(state: State) -> list[int]:
@@ -223,39 +231,48 @@ def _positions(state: State) -> list[int]:
     return [part["next_index"] for part in parts if part is not None and "next_index" in part]
 
 
-def _progress(states: Sequence[State]) -> tuple[int, int]:
-    """The step of all processes and the size of a process's batches."""
-    entries = [state.get(STATE_KEY, {}) for state in states]
-    step, batch_size = entries[0].get("batches"), entries[0].get("batch_size")
-    if any((entry.get("batches"), entry.get("batch_size")) != (step, batch_size) for entry in entries):
-        raise ValueError(f"`states` must be those of one step of all processes: got {entries}. Save at the same step.")
-    if step is None:
+def _step(states: Sequence[State]) -> int:
+    """How many batches all processes have handed out."""
+    steps = [state.get(STATE_KEY, {}).get("batches") for state in states]
+    if None in steps:
         raise ValueError(
-            "`states` must come from a DeviceLoader that counted its batches from the start: got those of Grain's own"
-            " iterator, or fingerprint=False. Restore with as many processes and workers as saved them."
+            "`checkpoint` must come from a DeviceLoader that counted its batches from the start: got that of Grain's"
+            " own iterator, or of fingerprint=False. Restore it with as many processes and workers as saved it."
         )
+    if len(set(steps)) != 1:
+        raise ValueError(f"`checkpoint` must be of one step of all processes: got {steps}. Save at the same step.")
     for state in states:
-        if sum(_positions(state)) != step:
+        positions = _positions(state)
+        if not positions or positions != _in_turns(steps[0], len(positions)):
             raise ValueError(
-                f"`states` must count batches in order: got {_positions(state)} after step {step}. Batch a MapDataset,"
+                f"`checkpoint` must count batches in order: got {positions} after step {steps[0]}. Batch a MapDataset,"
                 " before to_iter_dataset and without a filter, or restore with as many processes and workers as saved"
-                " them."
+                " it."
             )
-    return step, batch_size
+    return steps[0]
+
+
+def _in_turns(step: int, workers: int) -> list[int]:
+    """How many of the first batches each of the workers has made."""
+    return [_dealt(step, worker, workers) for worker in range(workers)]
 
 
 def _batch_size(source: grain.IterDataset | grain.MapDataset) -> int:
-    """The number of records of a batch, from the first."""
+    """The number of records in the first batch of this process."""
     if isinstance(source, grain.MapDataset):
-        batch = source[0]
+        batch = source[0] if len(source) else None
     else:
         iterator = iter(source)
-        batch = next(iterator)
-        iterator.close()
+        try:
+            batch = next(iterator, None)
+        finally:
+            iterator.close()
+    if batch is None:
+        raise ValueError(f"`source` must have a first batch: got none from {source}. Give each process records.")
     return record_count([leaf for leaf in jax.tree.leaves(batch) if has_rows(leaf)])
 
 
-def _at(template: State, step: int) -> dict[str, Any]:
+def _at(template: State, step: int) -> State:
     """The state of an iterator like the template's after this many batches."""
     if "next_index" in template:
         return {**template, "next_index": step}
@@ -265,6 +282,6 @@ def _at(template: State, step: int) -> dict[str, Any]:
         "next_index_in_cycle": step % count,
         "next_index_in_datasets": count,
         "iterators_in_use_indices": list(range(count)),
-        "iterators_in_use_states": [{"next_index": -((worker - step) // count)} for worker in range(count)],
+        "iterators_in_use_states": [{"next_index": position} for position in _in_turns(step, count)],
         "exhausted": [0] * count,
     }

@@ -31,7 +31,9 @@ class DeviceLoader:
     Every process places its rows on its own devices, augments them there by one compiled function, its input donated,
     and puts the global arrays together: without copies, and without a word to other processes. A thread of Grain's
     does so ahead of the training step. Arrays of numbers become `jax.Array`s that are sharded over axis 0; those of 64
-    bits take 32, as everywhere in JAX. Anything else stays on the host, in step with its batch.
+    bits take 32, as everywhere in JAX, but images that an operator treats must not have 64. Anything else stays on the
+    host, in step with its batch. On the CPU, arrays may share the memory of those of the source, as with
+    `jax.device_put`.
 
     Over several processes give each its own records: `shard_options=grain.sharding.ShardByJaxProcess()` in the
     `grain.DataLoader`, and a sampler without shards. Processes whose devices hold the same rows, because another axis
@@ -44,7 +46,7 @@ class DeviceLoader:
 
     Args:
       source: A `grain.DataLoader`, `grain.IterDataset` or `grain.MapDataset` of batches that carry the seeds of
-        `SeedRecords`. A `MapDataset` is read by `buffer_size` threads.
+        `SeedRecords`. A `MapDataset` is read by `buffer_size` threads, at most 16.
       operators: One operator or a list of them, applied in that order; none: the batches are placed only.
       sharding: How rows are spread: a `NamedSharding` whose spec names axes of the mesh for axis 0 alone. None spreads
         them over all devices of all processes.
@@ -53,7 +55,7 @@ class DeviceLoader:
       pad_last_batch: Fill up batches that are smaller than those before with rows of zeros, and mark the rows that are
         records in a boolean field `valid`. Fields on the host are not filled up.
       fingerprint: Keep the fingerprint in the state. Without it the state equals that of Grain's iterator, byte for
-        byte, and a restored one is not compared.
+        byte, and a restored one is not compared; nor can a dataset's then go on with other processes or workers.
       strict: A state with another fingerprint is an error; False: a warning.
 
     Raises:
@@ -96,6 +98,19 @@ class DeviceLoader:
         self._source = source
         self._operators = () if isinstance(operators, Sequence) and not operators else as_chain(operators)
         self._rows = RowSharding(sharding)
+        for operator in self._operators:
+            # Its collectives must not run beside those of the training step: that gives wrong values, silently.
+            if operator.batch_stats_fn is not None and (pad_last_batch or self._rows.sharding.num_devices > 1):
+                raise ValueError(
+                    "`batch_stats_fn` must be None over several devices or with padding: got"
+                    f" {operator.batch_stats_fn}. Use grain_datarax.augment in the training step, which has the whole"
+                    " batch."
+                )
+        if isinstance(source, grain.IterDataset) and _is_above_an_elastic_iterator(source):
+            raise ValueError(
+                f"`source` must not be built on an ElasticIterator, whose one iterator cannot be read ahead: got"
+                f" {source}. Pass the ElasticIterator itself, and map its dataset before."
+            )
         self._buffer_size = buffer_size
         self._keep_seed = keep_seed
         self._pad_last_batch = pad_last_batch
@@ -117,8 +132,10 @@ class DeviceLoader:
         entry = fingerprint(self._operators) if self._fingerprint else None
         batches = DeviceDatasetIterator(iter(dataset), stage, entry, self._strict, self._source)
         self._open.add(batches)
-        _close_at_exit()
-        _open.add(batches)
+        _still_open.add(batches)
+        if _may_have_workers(self._source):
+            _free_shared_memory_at_exit()
+        _close_at_exit()  # after the line above, to run before what that does
         return DeviceIterator(batches) if isinstance(self._source, grain.DataLoader) else batches
 
     def close(self) -> None:
@@ -140,10 +157,10 @@ class _Stage:
         self, rows: RowSharding, operators: tuple[ModalityOperator, ...], keep_seed: bool, pad_last_batch: bool
     ) -> None:
         self._rows = rows
-        self._operators = operators
         self._augment = AugmentBatch(operators, keep_seed=keep_seed, donate=True) if operators else None
         self._keep_seed = keep_seed
         self._pad_last_batch = pad_last_batch
+        self.group_count = rows.group_count
         self.largest = 0  # how many records the largest batch had: to that length others are padded
 
     def __call__(self, batch: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
@@ -156,9 +173,17 @@ class _Stage:
         placed, count = self._rows.place(batch, self.largest if self._pad_last_batch else None)
         self.largest = max(self.largest, count)
         if self._augment is not None:
-            with jax.set_mesh(self._rows.local.mesh):  # not that of the training step, which may be set
+            with jax.set_mesh(self._rows.local_mesh):  # not that of the training step, which may be set
                 placed = self._augment.augment(placed, counted=count)
         return self._rows.assemble(placed), count
+
+
+def _is_above_an_elastic_iterator(dataset: grain.IterDataset) -> bool:
+    return any(
+        isinstance(parent, grain.experimental.ElasticIterator)
+        or (isinstance(parent, grain.IterDataset) and _is_above_an_elastic_iterator(parent))
+        for parent in dataset.parents
+    )
 
 
 def _host_batches(source: Any, buffer_size: int) -> grain.IterDataset:
@@ -223,19 +248,23 @@ class DeviceDatasetIterator(grain.DatasetIterator):
     ) -> None:
         super().__init__(batches)
         self.source = source
+        self.group_count = stage.group_count
         self._stage = stage
         self._entry = entry
         self._strict = strict
         self._last_state: dict[str, Any] | None = None
         self._batches: int | None = 0  # handed out since the start; unknown after a state of Grain's own
-        self._batch_size = 0  # of this process, the largest so far
+        self._batch_size = 0  # of all processes together, the largest so far
 
     def __next__(self) -> dict[str, Any]:
         self._require_open()
-        batch, count = next(self._parent)
+        element = next(self._parent)
+        if element is None:  # Grain passes it by our stage
+            require_mapping(element)
+        batch, count = element
         if self._batches is not None:
             self._batches += 1
-        self._batch_size = max(self._batch_size, count)
+        self._batch_size = max(self._batch_size, count * self.group_count)
         return batch
 
     def get_state(self) -> dict[str, Any]:
@@ -257,12 +286,14 @@ class DeviceDatasetIterator(grain.DatasetIterator):
         self._compare(saved)
         before = self._parent.get_state()
         try:
-            self._parent.set_state({name: value for name, value in state.items() if name != STATE_KEY})
+            # Copied: Grain keeps its parts, and writes into them.
+            self._parent.set_state(copy.deepcopy({name: part for name, part in state.items() if name != STATE_KEY}))
         except Exception:
             self._parent.set_state(before)
             raise
         self._batches = saved.get("batches")
-        self._batch_size = self._stage.largest = saved.get("batch_size", 0)
+        self._batch_size = saved.get("batch_size", 0)
+        self._stage.largest = self._batch_size // self.group_count
 
     def close(self) -> None:
         """Ends the thread and the worker processes, waits for them, and frees the shared memory of their batches."""
@@ -270,7 +301,8 @@ class DeviceDatasetIterator(grain.DatasetIterator):
             self._last_state = self._parent.get_state()
             super().close()
             self._parents = ()  # whose __del__ fails when the interpreter goes down
-            gc.collect()  # Grain's iterators are in reference cycles, and hold batches that nobody took
+            if _may_have_workers(self.source):
+                gc.collect()  # Grain's iterators are in reference cycles, and hold shared memory that nobody took
 
     def _require_open(self) -> None:
         if self._closed:
@@ -337,8 +369,14 @@ class DeviceIterator(Iterator[dict[str, Any]]):
         self.close()
 
 
+def _may_have_workers(source: Any) -> bool:
+    if isinstance(source, grain.DataLoader):
+        return source.multiprocessing_options.num_workers > 0
+    return not isinstance(source, grain.MapDataset)
+
+
 # Threads that still use JAX while the interpreter goes down make noise, or crash it.
-_open: weakref.WeakSet[DeviceDatasetIterator] = weakref.WeakSet()
+_still_open: weakref.WeakSet[DeviceDatasetIterator] = weakref.WeakSet()
 
 
 @functools.cache
@@ -347,7 +385,11 @@ def _close_at_exit() -> None:
 
 
 def _close_all() -> None:
-    for iterator in list(_open):
+    for iterator in list(_still_open):
         iterator.close()
-    gc.collect()  # for those that went before, see DeviceDatasetIterator.close
-    time.sleep(0.3)  # Grain frees shared memory in a thread, which ends with the interpreter
+
+
+@functools.cache
+def _free_shared_memory_at_exit() -> None:
+    atexit.register(time.sleep, 0.3)  # Grain frees it in a thread, which ends with the interpreter
+    atexit.register(gc.collect)  # see DeviceDatasetIterator.close

@@ -24,8 +24,8 @@ class RowSharding:
 
     Attributes:
       sharding: The sharding of the global arrays.
-      local: The same for this process's rows on its devices. Its axes are Auto whatever those of `sharding` are, and
-        its arrays never meet those of another process.
+      local_mesh: This process's devices. Its axes are Auto whatever those of the mesh of `sharding` are.
+      local: How this process's rows are spread over them.
       local_count: Over how many devices this process spreads its rows.
       group_count: How many processes, or groups of processes that hold the same rows, there are.
 
@@ -60,9 +60,8 @@ class RowSharding:
                 f" {sharding}. Order the mesh by process."
             )
         self.sharding = sharding
-        self.local = NamedSharding(
-            Mesh(np.array([devices[row] for row in sorted(devices)]), ("rows", "copies")), PartitionSpec("rows")
-        )
+        self.local_mesh = Mesh(np.array([devices[row] for row in sorted(devices)]), ("rows", "copies"))
+        self.local = NamedSharding(self.local_mesh, PartitionSpec("rows"))
         self.local_count = len(devices)
         self.group_count = count // len(devices)
 
@@ -81,7 +80,7 @@ class RowSharding:
             JAX's 32 bits, or there is a field `valid` where one is to be added.
         """
         leaves, treedef = jax.tree_util.tree_flatten_with_path(batch)
-        names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
+        names = [jax.tree_util.keystr(path) for path, _ in leaves]
         arrays = {name: _narrowed(name, leaf) for name, (_, leaf) in zip(names, leaves, strict=True) if has_rows(leaf)}
         count = record_count(arrays)
         if pad_to is not None:
@@ -114,7 +113,8 @@ class RowSharding:
     def _assemble(self, array: jax.Array) -> jax.Array:
         if array.sharding.device_set != self.local.device_set or array.ndim == 0:
             return array
-        assert array.sharding.is_equivalent_to(self.local, array.ndim)
+        if not array.sharding.is_equivalent_to(self.local, array.ndim):  # a constant, which every device has
+            array = jax.device_put(array, self.local)
         shape = (array.shape[0] * self.group_count, *array.shape[1:])
         pieces = [shard.data for shard in array.addressable_shards]
         return jax.make_array_from_single_device_arrays(shape, self.sharding, pieces)
@@ -140,7 +140,7 @@ def _narrowed(name: str, array: Any) -> Any:
         low, high = array.min(), array.max()
         if not (jnp.iinfo(dtype).min <= low and high <= jnp.iinfo(dtype).max):
             raise ValueError(
-                f"`{name}` must fit into {dtype}, as JAX has no {array.dtype} by default: got values from {low} to"
+                f"`batch{name}` must fit into {dtype}, as JAX has no {array.dtype} by default: got values from {low} to"
                 f" {high}. Leave it out, split it into two fields, or enable 64 bits:"
                 " jax.config.update('jax_enable_x64', True)."
             )

@@ -21,6 +21,8 @@ from grain_datarax.operators import chain as compiled_chain
 from grain_datarax.placement import RowSharding
 
 BATCH = 8  # divides over the eight devices
+# By default Grain reads 500 elements ahead, which may be batches.
+READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
 SEEDED = [gdx.SeedRecords(), grain.transforms.Batch(BATCH)]
 
 
@@ -34,11 +36,12 @@ def dataset(count=32, epochs=1):
 
 def worker_dataset(epochs=1, workers=2):
     options = grain.MultiprocessingOptions(num_workers=workers)
-    return dataset(epochs=epochs).batch(BATCH).to_iter_dataset().mp_prefetch(options)
+    return dataset(epochs=epochs).batch(BATCH).to_iter_dataset(READ_OPTIONS).mp_prefetch(options)
 
 
 def elastic(epochs=1):
-    return grain.experimental.ElasticIterator(dataset(epochs=epochs), BATCH, grain.sharding.NoSharding())
+    whole = grain.sharding.NoSharding()
+    return grain.experimental.ElasticIterator(dataset(epochs=epochs), BATCH, whole, read_options=READ_OPTIONS)
 
 
 # Four batches in each epoch; without end for epochs=None.
@@ -46,7 +49,7 @@ SOURCES = {
     "loader": lambda epochs=1: loader(SEEDED, epochs=epochs),
     "loader, 2 workers": lambda epochs=1: loader(SEEDED, epochs=epochs, workers=2),
     "MapDataset": lambda epochs=1: dataset(epochs=epochs).batch(BATCH),
-    "IterDataset": lambda epochs=1: dataset(epochs=epochs).to_iter_dataset().batch(BATCH),
+    "IterDataset": lambda epochs=1: dataset(epochs=epochs).to_iter_dataset(READ_OPTIONS).batch(BATCH),
     "IterDataset, 2 workers": worker_dataset,
     "ElasticIterator": elastic,
 }
@@ -315,7 +318,7 @@ class Map(grain.transforms.Map):
 
 def test_integers_that_jax_would_change_are_an_error():
     far = Map(lambda record: {**record, "id": np.int64(2**31 + record["label"])})
-    with pytest.raises(ValueError, match="`id` must fit into int32.*got values from 21474836"):
+    with pytest.raises(ValueError, match="`batch\\['id'\\]` must fit into int32.*got values from 21474836"):
         list(gdx.DeviceLoader(loader([far, *SEEDED])))
 
 
@@ -571,6 +574,56 @@ def test_nothing_is_compiled_after_the_first_batch():
         assert sizes() == first
 
 
+class Grey(gdx.ModalityOperator):
+    """Writes what does not depend on the image, so that no sharding can follow from it."""
+
+    def effect(self, image, params):
+        return jax.numpy.full(image.shape, 0.5, image.dtype)
+
+
+def test_results_that_do_not_depend_on_the_batch_are_spread_like_it():
+    operator = Grey(gdx.ModalityOperatorConfig(field_key="image", target_key="grey"))
+    for batch in gdx.DeviceLoader(loader(SEEDED), operator):
+        assert batch["grey"].sharding == batch["image"].sharding
+        assert (np.asarray(batch["grey"]) == 0.5).all()
+
+
+def test_fields_whose_paths_read_alike_are_kept_apart():
+    alike = Map(lambda record: {**record, "a.b": record["label"] * 2, "a": {"b": record["label"] * 3}})
+    for batch in gdx.DeviceLoader(loader([alike, *SEEDED])):
+        labels = np.asarray(batch["label"])
+        np.testing.assert_array_equal(np.asarray(batch["a.b"]), labels * 2)
+        np.testing.assert_array_equal(np.asarray(batch["a"]["b"]), labels * 3)
+
+
+def test_aligned_arrays_of_the_source_are_not_written_to():
+    memory = np.zeros(8 * 16 * 12 * 3 + 64, np.uint8)
+    image = memory[-memory.ctypes.data % 64 :][: 8 * 16 * 12 * 3].reshape(8, 16, 12, 3)
+    batch = {"image": image, "record_seed": np.arange(16, dtype=np.uint32).reshape(8, 2)}
+    one = NamedSharding(Mesh(np.array(jax.devices()[:1]), ("data",)), PartitionSpec("data"))
+    source = grain.MapDataset.source([batch]).repeat(3)
+    results = [contents({**result, "label": 0}) for result in gdx.DeviceLoader(source, [noise()], sharding=one)]
+    assert not image.any()
+    assert results == results[:1] * 3
+
+
+def test_setting_a_state_leaves_it_as_it_is():
+    with closing(iter(gdx.DeviceLoader(SOURCES["MapDataset"](), chain()))) as iterator:
+        state = iterator.get_state()
+        before = json.dumps(state)
+        iterator.set_state(state)
+        list(iterator)
+        assert json.dumps(state) == before
+
+
+def test_settings_of_a_fingerprint_are_told_apart_by_value():
+    states = [
+        iter(gdx.DeviceLoader(SOURCES["MapDataset"](), patch_dropout(num_patches=count, name="patches"))).get_state()
+        for count in (2, np.int64(2), np.int64(3))
+    ]
+    assert states[0] == states[1] != states[2]
+
+
 WRONG = {
     "iterator": (lambda: gdx.DeviceLoader(iter([])), TypeError, "`source` must be a grain.DataLoader"),
     "operator": (lambda: gdx.DeviceLoader(dataset().batch(8), ["noise"]), TypeError, "`operators` must be operators"),
@@ -595,6 +648,21 @@ WRONG = {
         lambda: next(iter(gdx.DeviceLoader(grain.MapDataset.range(8).batch(8)))),
         TypeError,
         "`element` must be a mapping",
+    ),
+    "statistics": (
+        lambda: gdx.DeviceLoader(dataset().batch(8), [noise(batch_stats_fn=dict)]),
+        ValueError,
+        "`batch_stats_fn` must be None over several devices",
+    ),
+    "elastic": (
+        lambda: gdx.DeviceLoader(elastic().map(lambda batch: batch).map(lambda batch: batch)),
+        ValueError,
+        "`source` must not be built on an ElasticIterator",
+    ),
+    "nothing": (
+        lambda: next(iter(gdx.DeviceLoader(loader([*SEEDED, Map(lambda _: None)])))),
+        TypeError,
+        "`element` must be a mapping from field names: got NoneType",
     ),
     "lengths": (
         lambda: next(iter(gdx.DeviceLoader(dataset().batch(8).map(lambda batch: {**batch, "x": np.ones(3)})))),

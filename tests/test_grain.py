@@ -103,7 +103,7 @@ def test_resuming_at_every_step_gives_the_remaining_batches(workers):
     def start():
         two = [patch_dropout(), noise()]
         stages = [gdx.SeedRecords(), grain.transforms.Batch(4), gdx.AugmentBatch(two)]
-        return iter(loader(stages, count=12, epochs=2, workers=workers))
+        return iter(loader(stages, count=8, epochs=2, workers=workers))
 
     whole = steps(start())
     states = []
@@ -111,7 +111,7 @@ def test_resuming_at_every_step_gives_the_remaining_batches(workers):
         for _ in whole:
             states.append(iterator.get_state())
             next(iterator)
-    assert len(states) == 6
+    assert len(states) == 4
     for step, state in enumerate(states):
         resumed = start()
         resumed.set_state(state)

@@ -74,7 +74,9 @@ def test_seeds_of_64_bits_give_keys_of_their_own():
     assert high.tolist() == [2**8, 3]
 
 
-@pytest.mark.parametrize("transform", [jax.jit, jax.vmap, "scan", "shard_map"], ids=str)
+@pytest.mark.parametrize(
+    "transform", [jax.jit, jax.vmap, "scan", "shard_map"], ids=["jit", "vmap", "scan", "shard_map"]
+)
 def test_functions_of_jax_random_draw_the_same_under_every_transformation(transform):
     def draw(key):
         first, second = jax.random.split(jax.random.fold_in(key, 3))

@@ -1,6 +1,7 @@
 """What decides the pixels of a chain, to be kept in a checkpoint and compared when it is restored."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from grain_datarax.operators.chain import namespaces
 from grain_datarax.operators.modality import ModalityOperator
 from grain_datarax.random.keys import STREAM_VERSION, as_stream_key
 
-# Settings that change how pixels are computed, not which.
+# Settings that change how pixels are computed, not which; the statistics have a digest among the settings.
 _WITHOUT_EFFECT = ("batch_strategy", "cacheable", "precomputed_stats")
 
 
@@ -38,9 +39,17 @@ def _part(operator: ModalityOperator, name: str) -> dict[str, Any]:
     return json.loads(json.dumps(part, default=_describe))
 
 
-def _describe(setting: Any) -> str:
-    # Not the repr: that of a function or of a module holds its address.
-    return getattr(setting, "__qualname__", type(setting).__qualname__)
+def _describe(setting: Any) -> Any:
+    """What JSON does not know by itself. Not the repr: that of a function or of a module holds its address."""
+    if isinstance(setting, np.generic):
+        return setting.item()
+    if isinstance(setting, np.ndarray | jax.Array):
+        array = np.asarray(setting)
+        return [str(array.dtype), array.shape, hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()]
+    if dataclasses.is_dataclass(setting) and not isinstance(setting, type):
+        return {field.name: getattr(setting, field.name) for field in dataclasses.fields(setting)}
+    named = setting if hasattr(setting, "__qualname__") else type(setting)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
