@@ -135,17 +135,20 @@ def carried_over(states: Sequence[State], iterator: AnyIterator) -> State:
 
 def _of_loader(states: Sequence[State], loader: grain.DataLoader) -> State:
     """The loader's records are dealt out in turns to lanes: to the workers of each process, processes first."""
-    if any("last_seen_indices" not in state for state in states):
+    workers, options = loader.multiprocessing_options.num_workers, loader._shard_options
+    if any("last_seen_indices" not in state for state in states):  # with FlatMap it is that of a dataset
+        if (len(states), len(_positions(states[0]))) == (jax.process_count(), max(workers, 1)):
+            return states[jax.process_index()]
         raise ValueError(
-            "`checkpoint` must be that of a grain.DataLoader without FlatMap: got another. Restore it into the source"
-            " that it was saved from."
+            "`checkpoint` must be that of a grain.DataLoader without FlatMap: got another. Restore it with the source,"
+            " and as many processes and workers, that it was saved with."
         )
     # Processes that hold the same rows have been given the same records: they count as one shard.
     shards = list({tuple(state["last_seen_indices"].values()): state for state in states}.values())
-    workers, options = loader.multiprocessing_options.num_workers, loader._shard_options
-    consumed = _consumed(shards)
     if (len(shards), shards[0]["worker_count"]) == (options.shard_count, workers):
-        return shards[options.shard_index]
+        as_many = len(states) == jax.process_count()
+        return states[jax.process_index()] if as_many else shards[options.shard_index]
+    consumed = _consumed(shards)
     total = sum(consumed.values())
     if any(count != _dealt(total, lane, len(consumed)) for lane, count in consumed.items()):
         raise ValueError(_why_no_beginning(shards, consumed, options.shard_count, workers))

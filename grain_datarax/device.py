@@ -133,9 +133,9 @@ class DeviceLoader:
         batches = DeviceDatasetIterator(iter(dataset), stage, entry, self._strict, self._source)
         self._open.add(batches)
         _still_open.add(batches)
-        if _may_have_workers(self._source):
-            _free_shared_memory_at_exit()
-        _close_at_exit()  # after the line above, to run before what that does
+        _close_at_exit()
+        global _workers_may_have_run
+        _workers_may_have_run |= _may_have_workers(self._source)
         return DeviceIterator(batches) if isinstance(self._source, grain.DataLoader) else batches
 
     def close(self) -> None:
@@ -377,6 +377,7 @@ def _may_have_workers(source: Any) -> bool:
 
 # Threads that still use JAX while the interpreter goes down make noise, or crash it.
 _still_open: weakref.WeakSet[DeviceDatasetIterator] = weakref.WeakSet()
+_workers_may_have_run = False
 
 
 @functools.cache
@@ -387,9 +388,6 @@ def _close_at_exit() -> None:
 def _close_all() -> None:
     for iterator in list(_still_open):
         iterator.close()
-
-
-@functools.cache
-def _free_shared_memory_at_exit() -> None:
-    atexit.register(time.sleep, 0.3)  # Grain frees it in a thread, which ends with the interpreter
-    atexit.register(gc.collect)  # see DeviceDatasetIterator.close
+    if _workers_may_have_run:
+        gc.collect()  # for iterators that went before, see DeviceDatasetIterator.close
+        time.sleep(0.3)  # Grain frees shared memory in a thread, which ends with the interpreter

@@ -164,7 +164,7 @@ REFUSED = {
     "other steps": (lambda: [after(2, 1)[0], after(2, 2)[1]], "`checkpoint` must be of one step of all processes"),
     "a missing process": (lambda: after(3, 1)[:2], "must hold shards 0 to 1 of one grain.DataLoader"),
     "left over": (lambda: after(1, 1, batch_size=5), "must have consumed a multiple of the 4 processes.*got 5 records"),
-    "FlatMap": (lambda: [{"next_index": 3}], "must be that of a grain.DataLoader without FlatMap"),
+    "FlatMap": (lambda: [{"next_index": 3}] * 2, "must be that of a grain.DataLoader without FlatMap"),
 }
 
 
@@ -172,6 +172,24 @@ REFUSED = {
 def test_states_of_loaders_that_can_not_be_carried_over_are_refused(states, message):
     with pytest.raises(ValueError, match=message):
         checkpoint.carried_over(states(), shard_of(4, 0, 0))
+
+
+class Twice(grain.transforms.FlatMap):
+    max_fan_out = 2
+
+    def flat_map(self, element):
+        return [element, element]
+
+
+def test_a_loader_with_flat_map_goes_on_with_the_numbers_that_saved_it(tmp_path):
+    stages = [gdx.SeedRecords(), Twice(), grain.transforms.Batch(BATCH)]
+    expected = [np.asarray(batch["label"]).tolist() for batch in gdx.DeviceLoader(loader(stages))]
+    iterator = iter(gdx.DeviceLoader(loader(stages)))
+    next(iterator)
+    (tmp_path / "process_0-of-1.json").write_bytes(iterator.get_state())
+    iterator = iter(gdx.DeviceLoader(loader(stages)))
+    checkpoint.restore(tmp_path, iterator)
+    assert [np.asarray(batch["label"]).tolist() for batch in iterator] == expected[1:]
 
 
 def test_shards_that_have_drifted_apart_keep_their_own_states():
