@@ -137,7 +137,8 @@ def _of_loader(states: Sequence[State], loader: grain.DataLoader) -> State:
     """The loader's records are dealt out in turns to lanes: to the workers of each process, processes first."""
     workers, options = loader.multiprocessing_options.num_workers, loader._shard_options
     if any("last_seen_indices" not in state for state in states):  # with FlatMap it is that of a dataset
-        if (len(states), len(_positions(states[0]))) == (jax.process_count(), max(workers, 1)):
+        saved_workers = len(states[0].get("iterators_in_use_states", [states[0]]))
+        if (len(states), saved_workers) == (jax.process_count(), max(workers, 1)):
             return states[jax.process_index()]
         raise ValueError(
             "`checkpoint` must be that of a grain.DataLoader without FlatMap: got another. Restore it with the source,"

@@ -174,7 +174,7 @@ def test_states_of_loaders_that_can_not_be_carried_over_are_refused(states, mess
         checkpoint.carried_over(states(), shard_of(4, 0, 0))
 
 
-class Twice(grain.transforms.FlatMap):
+class Twice(grain.experimental.FlatMapTransform):
     max_fan_out = 2
 
     def flat_map(self, element):
