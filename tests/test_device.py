@@ -251,7 +251,7 @@ def test_any_mesh_gives_the_same_pixels(axis_type, shape, names, spec, buffer_si
     assert [contents(batch) for batch in result] == expected
 
 
-def test_augmenting_compiles_to_no_collective_operation_and_takes_the_buffers():
+def test_augmenting_compiles_to_no_collective_operation():
     mesh = jax.make_mesh((4, 2), ("data", "model"))
     rows = RowSharding(NamedSharding(mesh, PartitionSpec("data")))
     batch = next(iter(loader(SEEDED)))
@@ -260,8 +260,20 @@ def test_augmenting_compiles_to_no_collective_operation_and_takes_the_buffers():
     text = jax.jit(gdx.AugmentBatch(operators).map).lower(placed).compile().as_text()
     collectives = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
     assert not [name for name in collectives if name in text]
-    gdx.AugmentBatch(operators, donate=True).augment(placed)
-    assert placed["image"].is_deleted()
+
+
+def test_augmenting_takes_the_buffers_that_the_loader_has_placed(monkeypatch):
+    place, placed = RowSharding.place, []
+
+    def remember(self, batch, pad_to):
+        placed.append(place(self, batch, pad_to)[0])
+        return placed[-1], len(batch["label"])
+
+    monkeypatch.setattr(RowSharding, "place", remember)
+    # Of jax.Arrays there is always a copy; NumPy's may be read where they are, and are not ours to take then.
+    source = grain.MapDataset.source([jax.tree.map(jax.numpy.asarray, batch) for batch in loader(SEEDED)])
+    jax.block_until_ready(list(gdx.DeviceLoader(source, chain())))
+    assert [batch["image"].is_deleted() for batch in placed] == [True] * 4
 
 
 @pytest.mark.parametrize("donor", [np.asarray, jax.numpy.asarray], ids=["NumPy", "JAX"])
@@ -363,7 +375,8 @@ def test_small_batches_are_padded_to_the_size_of_the_others_and_marked(workers):
     operators = [patch_dropout(), noise(validate_domain_constraints=False)]
 
     def device_loader():
-        return gdx.DeviceLoader(partial(workers=workers), operators, pad_last_batch=True)
+        two = NamedSharding(Mesh(np.array(jax.devices()[:2]), ("data",)), PartitionSpec("data"))  # 4 and 2 rows divide
+        return gdx.DeviceLoader(partial(workers=workers), operators, pad_last_batch=True, sharding=two)
 
     with device_loader() as batches:
         iterator = iter(batches)
