@@ -5,7 +5,6 @@ import copy
 import functools
 import gc
 import json
-import time
 import warnings
 import weakref
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
@@ -258,7 +257,12 @@ class DeviceDatasetIterator(grain.DatasetIterator):
 
     def __next__(self) -> dict[str, Any]:
         self._require_open()
-        element = next(self._parent)
+        try:
+            element = next(self._parent)
+        except StopIteration:
+            if _may_have_workers(self.source):
+                _free_shared_memory()
+            raise
         if element is None:  # Grain passes it by our stage
             require_mapping(element)
         batch, count = element
@@ -302,7 +306,7 @@ class DeviceDatasetIterator(grain.DatasetIterator):
             super().close()
             self._parents = ()  # whose __del__ fails when the interpreter goes down
             if _may_have_workers(self.source):
-                gc.collect()  # Grain's iterators are in reference cycles, and hold shared memory that nobody took
+                _free_shared_memory()
 
     def _require_open(self) -> None:
         if self._closed:
@@ -375,6 +379,18 @@ def _may_have_workers(source: Any) -> bool:
     return not isinstance(source, grain.MapDataset)
 
 
+_shared_memory: list[Any] = []
+
+
+def _free_shared_memory() -> None:
+    """Frees the shared memory of batches in reference cycles, as the end of Grain's iterators leaves them."""
+    # Held, since otherwise the garbage collector closes it while Grain's thread does, which fails then, and leaves the
+    # file.
+    shared = grain.multiprocessing.SharedMemoryArray
+    _shared_memory[:] = [array.shm for array in gc.get_objects() if type(array) is shared]
+    gc.collect()
+
+
 # Threads that still use JAX while the interpreter goes down make noise, or crash it.
 _still_open: weakref.WeakSet[DeviceDatasetIterator] = weakref.WeakSet()
 _workers_may_have_run = False
@@ -389,5 +405,7 @@ def _close_all() -> None:
     for iterator in list(_still_open):
         iterator.close()
     if _workers_may_have_run:
-        gc.collect()  # for iterators that went before, see DeviceDatasetIterator.close
-        time.sleep(0.3)  # Grain frees shared memory in a thread, which ends with the interpreter
+        _free_shared_memory()
+        # Grain's thread frees one after the other, and ends with the interpreter: it has to come to the last first.
+        if pool := grain.multiprocessing.SharedMemoryArray._del_thread_pool:
+            pool.apply_async(bool).wait(timeout=10)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,7 +80,7 @@ class RowSharding:
           ValueError: If the lengths of axis 0 differ or don't divide over the devices, an integer does not fit into
             JAX's 32 bits, or there is a field `valid` where one is to be added.
         """
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(batch)
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(jax.tree.map(_out_of_shared_memory, batch))
         names = [jax.tree_util.keystr(path) for path, _ in leaves]
         arrays = {name: _narrowed(name, leaf) for name, (_, leaf) in zip(names, leaves, strict=True) if has_rows(leaf)}
         count = record_count(arrays)
@@ -96,12 +97,9 @@ class RowSharding:
                 f" batches of {f'{less} or ' if less else ''}{less + self.local_count}, drop a smaller last one with"
                 " drop_remainder=True, or pass pad_last_batch=True."
             )
-        # A jax.Array is copied, since the augmentation takes its buffer and others may hold it. So is what Grain's
-        # workers hand over: it holds a file in shared memory, which must not live as long as the batch.
-        may_alias = {name: type(array) is np.ndarray for name, array in arrays.items()}
+        # A jax.Array is copied: the augmentation takes its buffer, and others may hold it.
+        may_alias = {name: isinstance(array, np.ndarray) for name, array in arrays.items()}
         placed = jax.device_put(arrays, self.local, may_alias=may_alias)
-        if not all(may_alias.values()):
-            jax.block_until_ready(placed)  # JAX lets go of the memory with the first call after that
         fields = [placed.get(name, leaf) for name, (_, leaf) in zip(names, leaves, strict=True)]
         result = jax.tree.unflatten(treedef, fields)
         return (result if pad_to is None else {**result, VALID: placed[VALID]}), count
@@ -125,6 +123,12 @@ def has_rows(leaf: Any) -> bool:
     if not isinstance(leaf, np.ndarray | jax.Array) or leaf.ndim == 0:
         return False
     return jnp.issubdtype(leaf.dtype, np.number) or leaf.dtype == np.bool_
+
+
+def _out_of_shared_memory(leaf: Any) -> Any:
+    """The leaf, copied if it is in shared memory of Grain's workers, which must not live as long as the batch."""
+    # Not left to JAX: it copies no NumPy array on the CPU, and elsewhere holds it until the transfer is done.
+    return np.array(leaf) if isinstance(leaf, grain.multiprocessing.SharedMemoryArray) else leaf
 
 
 def _narrowed(name: str, array: Any) -> Any:
