@@ -388,7 +388,8 @@ def _free_shared_memory() -> None:
     # file.
     shared = grain.multiprocessing.SharedMemoryArray
     _shared_memory[:] = [array.shm for array in gc.get_objects() if type(array) is shared]
-    gc.collect()
+    if _shared_memory:
+        gc.collect()
 
 
 # Threads that still use JAX while the interpreter goes down make noise, or crash it.

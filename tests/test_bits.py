@@ -55,14 +55,17 @@ def assert_half(ones, size):
 
 def assert_random(words):
     size = len(words)
-    for position in range(32):  # frequency of each bit
-        assert_half(int(((words >> np.uint32(position)) & np.uint32(1)).sum(dtype=np.int64)), size)
+    halves = [np.bincount(words.view(np.uint16)[half::2], minlength=65_536) for half in range(2)]
+    for counts in halves:
+        for position in range(16):  # frequency of each bit
+            assert_half(int(counts[np.arange(65_536) >> position & 1 == 1].sum()), size)
+    pairs = sum(halves).reshape(256, 256)
+    assert stats.chisquare(pairs.sum(axis=0) + pairs.sum(axis=1)).pvalue > 1e-4
+    assert stats.chisquare(pairs.ravel()).pvalue > 1e-4
+    values = words.astype(np.float32) / 2**32 - 0.5  # products of uniform values have the variance 1 / 144
     for lag in (1, 2, 3, 7, 64, 4096, 8192):  # serial correlation, of bits and of values
         assert_half(int(np.bitwise_count(words[lag:] ^ words[:-lag]).sum(dtype=np.int64)), 32 * (size - lag))
-        values = words.astype(np.float32) / 2**32 - 0.5  # products of uniform values have the variance 1 / 144
         assert abs(float((values[lag:] * values[:-lag]).sum(dtype=np.float64))) < 5 * np.sqrt(size) / 12
-    assert stats.chisquare(np.bincount(words.view(np.uint8), minlength=256)).pvalue > 1e-4
-    assert stats.chisquare(np.bincount(words.view(np.uint16), minlength=65_536)).pvalue > 1e-4
     # Runs of equal bits end where a bit differs from the next one.
     following = (words >> np.uint32(1)) | (np.append(words[1:], words[:1]) << np.uint32(31))
     assert_half(int(np.bitwise_count(words ^ following).sum(dtype=np.int64)), 32 * size)
