@@ -7,3 +7,8 @@ from absl import flags
 
 # Grain reads an absl flag before it starts workers; a program that uses absl.app has parsed its flags by then.
 flags.FLAGS.mark_as_parsed()
+
+
+def pytest_collection_modifyitems(items):
+    # Long ones first, so that in the end no process is left with one while the others have nothing to do.
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -10,7 +10,7 @@ import orbax.checkpoint.experimental.v1 as ocp_v1
 import pytest
 from flax import nnx
 from helpers import closing, loader
-from test_device import BATCH, SEEDED, SOURCES, chain, contents, dataset, expected_of, worker_dataset
+from test_device import BATCH, SEEDED, SOURCES, chain, contents, dataset, expected_from, expected_of, worker_dataset
 
 import grain_datarax as gdx
 from grain_datarax import checkpoint
@@ -38,7 +38,7 @@ def every_source_by(ways):
 
 @every_source_by({"grain": grain.checkpoint, "grain_datarax": checkpoint})
 def test_orbax_restores_a_model_and_the_iterator_together(source, way, tmp_path):
-    expected = expected_of(source())
+    expected = expected_from(source)
     model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
     with ocp.CheckpointManager(tmp_path) as manager, gdx.DeviceLoader(source(), chain()) as batches:
         iterator = iter(batches)
@@ -59,7 +59,7 @@ def test_orbax_restores_a_model_and_the_iterator_together(source, way, tmp_path)
 
 @every_source_by({"itself": lambda iterator: iterator, "Elastic": checkpoint.Elastic})
 def test_orbax_v1_restores_the_iterator(source, way, tmp_path):
-    expected = expected_of(source())
+    expected = expected_from(source)
     with gdx.DeviceLoader(source(), chain()) as batches:
         iterator = iter(batches)
         next(iterator)

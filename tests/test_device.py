@@ -1,5 +1,6 @@
 """DeviceLoader: the pixels of AugmentBatch on any devices, and the states of Grain's own iterators."""
 
+import functools
 import gc
 import itertools
 import json
@@ -79,11 +80,17 @@ def expected_of(source, count=None):
         return [contents(augment.map(batch)) for batch in itertools.islice(iterator, count)]
 
 
-# Sources without end: at one, worker processes stop, and starting them again takes seconds.
+@functools.cache
+def expected_from(source, epochs=1):
+    """The same for one of `SOURCES`, at most nine batches: worker processes take seconds to start."""
+    return expected_of(source(epochs), 9)
+
+
+# Sources without end: at one, worker processes stop.
 @every_source
 @every_buffer_size
 def test_resuming_at_every_step_gives_the_remaining_batches(source, buffer_size):
-    expected, states = expected_of(source(None), 9), []
+    expected, states = expected_from(source, None), []
     with gdx.DeviceLoader(source(None), chain(), buffer_size=buffer_size) as batches:
         iterator = iter(batches)
         iterator.start_prefetch()
@@ -100,7 +107,7 @@ def test_resuming_at_every_step_gives_the_remaining_batches(source, buffer_size)
 
 @every_source
 def test_states_are_those_of_grains_own_iterator_both_ways(source):
-    expected = expected_of(source(None), 6)
+    expected = expected_from(source, None)
     device = iter(gdx.DeviceLoader(source(None), chain()))
     without = iter(gdx.DeviceLoader(source(None), chain(), fingerprint=False))
     augment = gdx.AugmentBatch(chain())
@@ -122,7 +129,7 @@ def test_states_are_those_of_grains_own_iterator_both_ways(source):
 @every_buffer_size
 @pytest.mark.parametrize("name", [name for name in SOURCES if "workers" not in name])
 def test_resuming_at_every_step_goes_on_to_the_end(name, buffer_size):
-    expected, states = expected_of(SOURCES[name]()), []
+    expected, states = expected_from(SOURCES[name]), []
     with gdx.DeviceLoader(SOURCES[name](), chain(), buffer_size=buffer_size) as batches:
         iterator = iter(batches)
         states = [iterator.get_state(), *(iterator.get_state() for _ in iterator)]
@@ -140,7 +147,7 @@ def test_states_have_the_type_of_grains_own():
 
 
 def test_an_iterator_can_be_set_back_and_forth():
-    expected = expected_of(SOURCES["loader"]())
+    expected = expected_from(SOURCES["loader"])
     with closing(iter(gdx.DeviceLoader(SOURCES["loader"](), chain()))) as iterator:
         start = iterator.get_state()
         assert [contents(batch) for batch in iterator] == expected
@@ -242,7 +249,7 @@ MESHES = {
 def test_any_mesh_gives_the_same_pixels(axis_type, shape, names, spec, buffer_size):
     mesh = jax.make_mesh(shape, names, axis_types=(axis_type,) * len(shape))
     sharding = NamedSharding(mesh, PartitionSpec(spec))
-    expected = expected_of(SOURCES["loader"]())
+    expected = expected_from(SOURCES["loader"])
     with jax.set_mesh(mesh):
         with gdx.DeviceLoader(SOURCES["loader"](), chain(), sharding=sharding, buffer_size=buffer_size) as batches:
             result = list(batches)
@@ -501,7 +508,7 @@ def test_closing_ends_every_thread(source, way):
 
 @every_source
 def test_every_iterator_starts_anew(source):
-    expected = expected_of(source())
+    expected = expected_from(source)
     with gdx.DeviceLoader(source(), chain()) as batches:
         first = iter(batches)
         assert contents(next(first)) == expected[0]
