@@ -65,6 +65,11 @@ def closing(iterator):
         getattr(iterator, "_iterator", iterator).close()  # a DataLoaderIterator has no close of its own
 
 
+def contents(batch):
+    """What a batch holds, to compare it: its labels, and the bytes of its images."""
+    return np.asarray(batch["label"]).tolist(), np.asarray(batch["image"]).tobytes()
+
+
 def pixels(batches):
     """The bytes of every record's image, by (label, how often it was seen before)."""
     seen, result = {}, {}

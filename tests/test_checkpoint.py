@@ -9,8 +9,8 @@ import orbax.checkpoint as ocp
 import orbax.checkpoint.experimental.v1 as ocp_v1
 import pytest
 from flax import nnx
-from helpers import closing, loader
-from test_device import BATCH, SEEDED, SOURCES, chain, contents, dataset, expected_from, expected_of, worker_dataset
+from helpers import closing, contents, loader
+from test_device import BATCH, SEEDED, SOURCES, chain, dataset, expected_from, expected_of, worker_dataset
 
 import grain_datarax as gdx
 from grain_datarax import checkpoint

@@ -14,7 +14,7 @@ import grain
 import jax
 import numpy as np
 import pytest
-from helpers import OPERATORS, closing, loader, noise, patch_dropout, pixels
+from helpers import OPERATORS, closing, contents, loader, noise, patch_dropout, pixels
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from sources import Records
 
@@ -60,10 +60,6 @@ every_source = pytest.mark.parametrize(
     [pytest.param(make, marks=[pytest.mark.long] * ("workers" in name), id=name) for name, make in SOURCES.items()],
 )
 every_buffer_size = pytest.mark.parametrize("buffer_size", [0, 1, 4])
-
-
-def contents(batch):
-    return np.asarray(batch["label"]).tolist(), np.asarray(batch["image"]).tobytes()
 
 
 def plain(source):
