@@ -12,6 +12,7 @@ import os
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 
 import grain
@@ -171,6 +172,7 @@ def overhead_calls(images: np.ndarray, chain_of: list, repeats: int) -> tuple[di
     batch = {"image": images, "label": np.arange(len(images)), "record_seed": seeds}
     dataset = grain.MapDataset.source([batch]).repeat(repeats + 2)
     by_hand = jax.jit(AugmentBatch(chain_of).map, donate_argnums=0)
+    warnings.filterwarnings("ignore", "Some donated buffers were not usable")  # the seeds, of which nothing is left
     rows, host = RowSharding(), iter(dataset.to_iter_dataset(grain.ReadOptions(0, 0)))
     batches = iter(DeviceLoader(dataset, chain_of, buffer_size=0))
     calls = {
