@@ -6,10 +6,10 @@ Writes:  quickstart.png, records and a loader state, into `directory` (default: 
 Prints:  the size of every step, then, in words, what it showed.
 """
 
+import argparse
 import gc
 import itertools
 import pathlib
-import sys
 
 import grain
 import matplotlib
@@ -107,7 +107,9 @@ def main() -> None:
     # Grain reads an absl flag before it starts workers; absl.app.run would parse the flags too.
     flags.FLAGS.mark_as_parsed()
     matplotlib.use("agg")
-    directory = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "quickstart")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", nargs="?", type=pathlib.Path, default="quickstart")
+    directory = parser.parse_args().directory
     directory.mkdir(parents=True, exist_ok=True)
 
     paths = write_crops(directory)

@@ -9,12 +9,12 @@ Kill it, with SIGKILL too, and start it again with the same command: it goes on 
 parameters have the hashes of an uninterrupted run. Once it has ended it trains no more, and reports and draws again.
 """
 
+import argparse
 import contextlib
 import hashlib
 import itertools
 import os
 import pathlib
-import sys
 from collections.abc import Iterator
 
 import grain
@@ -231,8 +231,11 @@ def report(measured: Measured, models: dict[str, Classifier], plot: pathlib.Path
 def main() -> None:
     logging.set_verbosity(logging.ERROR)  # Orbax warns of a checkpoint that a killed run had half deleted
     matplotlib.use("agg")
-    directory = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "train")
-    steps = int(sys.argv[2]) if len(sys.argv) > 2 else STEPS
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", nargs="?", type=pathlib.Path, default="train")
+    parser.add_argument("steps", nargs="?", type=int, default=STEPS, help="of each model")
+    arguments = parser.parse_args()
+    directory, steps = arguments.directory, arguments.steps
     directory.mkdir(parents=True, exist_ok=True)
 
     paths = write_digits(directory)

@@ -45,14 +45,15 @@ class DeviceLoader:
 
     Args:
       source: A `grain.DataLoader`, `grain.IterDataset` or `grain.MapDataset` of batches that carry the seeds of
-        `SeedRecords`. A `MapDataset` is read by `buffer_size` threads, at most 16.
+        `SeedRecords`. A `MapDataset` is read by `buffer_size` threads, at most 16. Grain's workers need a program under
+        `if __name__ == "__main__":` that has parsed absl's flags: `absl.flags.FLAGS.mark_as_parsed()` does.
       operators: One operator or a list of them, applied in that order; none: the batches are placed only.
       sharding: How rows are spread: a `NamedSharding` whose spec names axes of the mesh for axis 0 alone. None spreads
         them over all devices of all processes.
       buffer_size: How many batches are made ahead; one more is in the making. 0 starts no thread.
       keep_seed: Keep `record_seed` in the batch, for `grain_datarax.augment` in the training step.
-      pad_last_batch: Fill up batches that are smaller than those before with rows of zeros, and mark the rows that are
-        records in a boolean field `valid`. Fields on the host are not filled up.
+      pad_last_batch: Fill up batches that are smaller than those before, or don't divide over the devices, with rows of
+        zeros, and mark the rows that are records in a boolean field `valid`. Fields on the host are not filled up.
       fingerprint: Keep the fingerprint in the state. Without it the state equals that of Grain's iterator, byte for
         byte, and a restored one is not compared; nor can a dataset's then go on with other processes or workers.
       strict: A state with another fingerprint is an error; False: a warning.
@@ -316,13 +317,13 @@ class DeviceDatasetIterator(grain.DatasetIterator):
         if not saved or self._entry is None:
             return
         if found := differences(saved, self._entry):
-            message = (
-                f"`operators` must be those of the checkpoint: got {', '.join(found)}. Restore with the operators that"
-                " it was saved with, or pass strict=False to DeviceLoader to go on with these."
-            )
+            message = f"`operators` must be those of the checkpoint: got {', '.join(found)}."
             if self._strict:
-                raise ValueError(message)
-            warnings.warn(message, stacklevel=3)
+                raise ValueError(
+                    f"{message} Restore with the operators that it was saved with, or pass strict=False to DeviceLoader"
+                    " to go on with these."
+                )
+            warnings.warn(f"{message} Going on with these, as strict=False.", stacklevel=3)
 
     def __enter__(self) -> Self:
         return self

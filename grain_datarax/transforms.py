@@ -170,7 +170,8 @@ class AugmentBatch(_Augment, grain.transforms.Map):
             if RECORD_SEED not in element and any(operator.stochastic for operator in operators):
                 raise KeyError(
                     f"`{RECORD_SEED}` must be in the batch: got the fields {field_names(element)}. Add"
-                    " grain_datarax.SeedRecords() before Batch."
+                    " grain_datarax.SeedRecords() before Batch; where it is there already, augment once, or pass"
+                    " keep_seed=True to what comes first."
                 )
             self.check_values(element)
             written, _ = augment_batch(

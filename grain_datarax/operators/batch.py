@@ -72,7 +72,10 @@ def record_count(data: Any) -> int:
     leaves, _ = jax.tree_util.tree_flatten_with_path(data)
     lengths = {jax.tree_util.keystr(path, simple=True, separator="."): np.shape(leaf)[:1] for path, leaf in leaves}
     if len(set(lengths.values())) != 1 or () in lengths.values():
-        raise ValueError(f"`data` must share the batch as axis 0: got lengths {lengths}. Stack the records' fields.")
+        raise ValueError(
+            f"`data` must share the batch as axis 0: got lengths {lengths}. Stack the records' fields, as"
+            " grain.transforms.Batch does behind SeedRecords."
+        )
     return next(iter(lengths.values()))[0]
 
 
