@@ -293,8 +293,9 @@ class DeviceDatasetIterator(grain.DatasetIterator):
         try:
             # Copied: Grain keeps its parts, and writes into them.
             self._parent.set_state(copy.deepcopy({name: part for name, part in state.items() if name != STATE_KEY}))
-        except Exception:
+        except Exception as error:
             self._parent.set_state(before)
+            error.add_note("If only the numbers of processes or workers are others, see grain_datarax.checkpoint.")
             raise
         self._batches = saved.get("batches")
         self._batch_size = saved.get("batch_size", 0)
@@ -323,7 +324,8 @@ class DeviceDatasetIterator(grain.DatasetIterator):
                     f"{message} Restore with the operators that it was saved with, or pass strict=False to DeviceLoader"
                     " to go on with these."
                 )
-            warnings.warn(f"{message} Going on with these, as strict=False.", stacklevel=3)
+            caller = 4 if isinstance(self.source, grain.DataLoader) else 3  # over a loader, DeviceIterator calls
+            warnings.warn(f"{message} Going on with these, as strict=False.", stacklevel=caller)
 
     def __enter__(self) -> Self:
         return self

@@ -26,7 +26,9 @@ def as_chain(operators: ModalityOperator | Sequence[ModalityOperator]) -> tuple[
     chain = tuple(operators) if isinstance(operators, Sequence) else (operators,)
     for operator in chain:
         if not isinstance(operator, ModalityOperator):
-            raise TypeError(f"`operators` must be operators: got {operator!r}. Pass one ModalityOperator or a list.")
+            raise TypeError(
+                f"`operators` must be operators: got {operator!r:.80}. Pass one ModalityOperator or a list."
+            )
     if not chain:
         raise ValueError(f"`operators` must hold at least one operator: got {operators!r}. Pass one or a list.")
     return chain

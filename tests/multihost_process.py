@@ -1,6 +1,6 @@
 """One process of several: augments its share of the records, and writes down what it got. Started by test_multihost.py.
 
-python tests/multihost_process.py COORDINATOR PROCESSES INDEX DIRECTORY SCENARIO [ARGUMENT ...]
+cd tests; python -c "import multihost_process; multihost_process.main(COORDINATOR, PROCESSES, INDEX, DIRECTORY, SCENARIO)"
 """
 
 import contextlib
@@ -124,10 +124,9 @@ def resume(directory, before, after, workers, steps):
         save(directory / f"{name}, {after}, {jax.process_index()}.npz", seen)
 
 
-if __name__ == "__main__":
+def main(coordinator, processes, process, directory, scenario, *arguments):
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES}"
     flags.FLAGS.mark_as_parsed()
-    coordinator, processes, process, directory, scenario, *arguments = sys.argv[1:]
     jax.distributed.initialize(coordinator, int(processes), int(process))
     assert (jax.process_count(), jax.local_device_count()) == (int(processes), DEVICES)
     globals()[scenario](pathlib.Path(directory), *arguments)

@@ -253,7 +253,7 @@ def test_datasets_and_elastic_iterators_go_on_from_the_file_of_any_process(steps
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("steps", [0, 1, 2])
+@pytest.mark.parametrize("steps", [0, 1])
 def test_datasets_go_on_with_other_numbers_of_workers(steps):
     expected = expected_of(dataset().batch(BATCH))
     states = None

@@ -114,12 +114,11 @@ def test_states_are_those_of_grains_own_iterator_both_ways(source):
             assert without.get_state() == own.get_state()
             next(own), next(device), next(without)
         assert without.get_state() == own.get_state()
-        for step in range(4):
-            for state in states[step]:
-                own.set_state(state)
-                device.set_state(state)
-                assert [contents(augment.map(next(own))) for _ in range(2)] == expected[step : step + 2]
-                assert [contents(next(device)) for _ in range(2)] == expected[step : step + 2]
+        for step, (owns, devices) in enumerate(states):
+            own.set_state(devices)
+            device.set_state(owns)
+            assert [contents(augment.map(next(own))) for _ in range(2)] == expected[step : step + 2]
+            assert [contents(next(device)) for _ in range(2)] == expected[step : step + 2]
 
 
 @every_buffer_size
@@ -178,8 +177,9 @@ def test_a_state_of_other_operators_is_refused(source, operators, message):
         assert len(list(iterator)) == 4
     lenient = gdx.DeviceLoader(SOURCES[source](), operators(), strict=False)
     with closing(iter(lenient)) as iterator:
-        with pytest.warns(UserWarning, match=message):
+        with pytest.warns(UserWarning, match=message) as warned:
             iterator.set_state(state)
+        assert [each.filename for each in warned] == [__file__]
         assert len(list(iterator)) == 3
 
 
@@ -212,8 +212,9 @@ def test_a_state_that_grain_refuses_leaves_the_iterator_where_it_was():
     ):
         first = next(iterator)
         time.sleep(0.5)  # the thread is ahead by now
-        with pytest.raises(ValueError, match="Sampler in checkpoint does not match"):
+        with pytest.raises(ValueError, match="Sampler in checkpoint does not match") as refused:
             iterator.set_state(other.get_state())
+        assert "see grain_datarax.checkpoint" in refused.value.__notes__[0]
         expected = expected_of(loader(SEEDED))
         assert [contents(batch) for batch in (first, *iterator)] == expected
 
@@ -510,7 +511,6 @@ def test_every_iterator_starts_anew(source):
         assert contents(next(first)) == expected[0]
         assert [contents(batch) for batch in batches] == expected  # beside the first
         assert contents(next(first)) == expected[1]
-        assert [contents(batch) for batch in batches] == expected
 
 
 def test_an_elastic_iterator_stays_where_its_user_left_it():
@@ -554,9 +554,9 @@ SCRIPT = """
 import os
 import sys
 sys.path.insert(0, {tests!r})
-from absl import flags
-from test_device import *
-if __name__ == "__main__":
+if __name__ == "__main__":  # the imports too: worker processes run the rest
+    from absl import flags
+    from test_device import *
     flags.FLAGS.mark_as_parsed()
     # Slow to close files, so that two threads that close the same one are sure to meet.
     close = os.close

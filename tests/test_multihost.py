@@ -14,7 +14,8 @@ from sources import Records
 
 import grain_datarax as gdx
 
-PROGRAM = pathlib.Path(__file__).parent / "multihost_process.py"
+# Not a file of its own, which worker processes would run again, with all its imports.
+PROGRAM = "import sys, multihost_process; multihost_process.main(*sys.argv[1:])"
 pytestmark = pytest.mark.long
 
 
@@ -25,7 +26,8 @@ def launch(processes, directory, *arguments):
         coordinator = f"localhost:{free.getsockname()[1]}"
     started = [
         subprocess.Popen(
-            [sys.executable, PROGRAM, coordinator, str(processes), str(index), directory, *map(str, arguments)],
+            [sys.executable, "-c", PROGRAM, coordinator, str(processes), str(index), directory, *map(str, arguments)],
+            cwd=pathlib.Path(__file__).parent,
             stderr=subprocess.PIPE,
             text=True,
         )
