@@ -215,8 +215,8 @@ def _of_dataset(states: Sequence[State], batches: DeviceDatasetIterator) -> Stat
             raise ValueError(f"`checkpoint` must be of one step of all processes: got {states}. Save at the same step.")
         return states[0]
     template, entry = batches.get_state(), states[0].get(STATE_KEY, {})
-    same = len(states) == jax.process_count() and len(_positions(states[0])) == len(_positions(template))
-    if same and not isinstance(batches.source, grain.MapDataset):
+    same = len(states) == jax.process_count() and _layout(states[0]) == _layout(template)
+    if same and not (isinstance(batches.source, grain.MapDataset) or _counts_batches(states[0])):
         return states[jax.process_index()]
     size = _batch_size(batches.source) * batches.group_count
     sizes = {state.get(STATE_KEY, {}).get("batch_size") for state in states}
@@ -233,6 +233,17 @@ def _positions(state: State) -> list[int]:
     """How far each worker is; one number without workers, none for a dataset of another kind."""
     parts = state.get("iterators_in_use_states", [state])
     return [part["next_index"] for part in parts if part is not None and "next_index" in part]
+
+
+def _layout(state: State) -> tuple[bool, int]:
+    """Whether there are workers, and how many positions."""
+    return "next_index" in state, len(_positions(state))
+
+
+def _counts_batches(state: State) -> bool:
+    """Whether the positions are numbers of batches, not of records that are batched later."""
+    step, positions = state.get(STATE_KEY, {}).get("batches"), _positions(state)
+    return bool(step and positions) and positions == _in_turns(step, len(positions))
 
 
 def _step(states: Sequence[State]) -> int:

@@ -5,6 +5,7 @@ import copy
 import functools
 import gc
 import json
+import threading
 import warnings
 import weakref
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ from grain_datarax.transforms import AugmentBatch, as_chain
 
 # The one key that is added to Grain's state.
 STATE_KEY = "grain_datarax"
+# How many seconds `close` waits for threads and worker processes.
+PATIENCE = 30
 
 
 class DeviceLoader:
@@ -41,7 +44,8 @@ class DeviceLoader:
     An iterator's state is that of Grain's iterator after the batch that was handed out last: bytes over a
     `grain.DataLoader`, a dict over a dataset. Either restores the other's. It has one more key, a fingerprint of the
     operators, so that a checkpoint is refused where the augmentation would go on as another. `close` an iterator, or
-    use it or the loader in a `with` statement, to end its thread and its workers at once.
+    use it or the loader in a `with` statement, to end its thread and its workers at once. As with all of Grain's, an
+    iterator and its states belong to one thread.
 
     Args:
       source: A `grain.DataLoader`, `grain.IterDataset` or `grain.MapDataset` of batches that carry the seeds of
@@ -55,7 +59,8 @@ class DeviceLoader:
       pad_last_batch: Fill up batches that are smaller than those before, or don't divide over the devices, with rows of
         zeros, and mark the rows that are records in a boolean field `valid`. Fields on the host are not filled up.
       fingerprint: Keep the fingerprint in the state. Without it the state equals that of Grain's iterator, byte for
-        byte, and a restored one is not compared; nor can a dataset's then go on with other processes or workers.
+        byte, and a restored one is not compared; nor can a dataset's then go on with other processes or workers, and
+        padding takes its size from the batches after it.
       strict: A state with another fingerprint is an error; False: a warning.
 
     Raises:
@@ -302,13 +307,32 @@ class DeviceDatasetIterator(grain.DatasetIterator):
         self._stage.largest = self._batch_size // self.group_count
 
     def close(self) -> None:
-        """Ends the thread and the worker processes, waits for them, and frees the shared memory of their batches."""
-        if not self._closed:
-            self._last_state = self._parent.get_state()
+        """Ends the thread and the worker processes, waits for them, and frees the shared memory of their batches.
+
+        It waits for `PATIENCE` seconds, and warns if something goes on then.
+        """
+        if self._closed:
+            return
+        self._last_state = self._parent.get_state()
+        # Grain waits without end for a worker that was killed, by Ctrl-C for one, while it was started. A thread can
+        # be left to that.
+        closing = threading.Thread(target=super().close, daemon=True)
+        try:
+            closing.start()
+        except RuntimeError:  # Python 3.12 starts none when the interpreter goes down
             super().close()
-            self._parents = ()  # whose __del__ fails when the interpreter goes down
-            if _may_have_workers(self.source):
-                _free_shared_memory()
+        else:
+            closing.join(PATIENCE)
+            if closing.is_alive():
+                warnings.warn(
+                    f"`iterator` must end within {PATIENCE} seconds when it is closed: got no end of {self.source}. It"
+                    " is left to the end of the program.",
+                    stacklevel=2,
+                )
+                return
+        self._parents = ()  # whose __del__ fails when the interpreter goes down
+        if _may_have_workers(self.source):
+            _free_shared_memory()
 
     def _require_open(self) -> None:
         if self._closed:

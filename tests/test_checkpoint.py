@@ -1,5 +1,6 @@
 """Checkpoints through Orbax, and those that go on with another number of processes or workers."""
 
+import itertools
 import json
 
 import grain
@@ -252,12 +253,38 @@ def test_datasets_and_elastic_iterators_go_on_from_the_file_of_any_process(steps
                 checkpoint.carried_over(kept, iterator)
 
 
+def batched_first(size):
+    return dataset(64).batch(size).to_iter_dataset()
+
+
+def batched_last(size):
+    return dataset(64).to_iter_dataset().batch(size)
+
+
+def test_a_dataset_that_counts_batches_goes_on_with_batches_of_the_same_size_alone():
+    with closing(iter(gdx.DeviceLoader(batched_first(8), chain()))) as iterator:
+        next(iterator)
+        state = iterator.get_state()
+    assert checkpoint.carried_over([state], iter(gdx.DeviceLoader(batched_first(8)))) == state
+    with pytest.raises(ValueError, match="of batches of 16 records of all processes together: got 8"):
+        checkpoint.carried_over([state], iter(gdx.DeviceLoader(batched_first(16))))
+    with closing(iter(gdx.DeviceLoader(batched_last(8), chain()))) as iterator:
+        seen = [contents(next(iterator))[0]]
+        state = iterator.get_state()
+    with closing(iter(gdx.DeviceLoader(batched_last(16), chain()))) as iterator:
+        iterator.set_state(checkpoint.carried_over([state], iterator))
+        seen += [contents(batch)[0] for batch in itertools.islice(iterator, 3)]
+    assert [label for labels in seen for label in labels] == [record["label"] for record in dataset(64)][: 8 + 3 * 16]
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("steps", [0, 1])
-def test_datasets_go_on_with_other_numbers_of_workers(steps):
+@pytest.mark.parametrize(
+    "journey", [[(2, 1), (0, 1), (3, None)], [(0, 1), (1, 1), (0, None)], [(2, 0), (0, 1), (1, None)]]
+)
+def test_datasets_go_on_with_other_numbers_of_workers(journey):
     expected = expected_of(dataset().batch(BATCH))
     states = None
-    for workers, take in ((2, steps), (0, 1), (3, None)):
+    for workers, take in journey:
         with gdx.DeviceLoader(worker_dataset(workers=workers), chain()) as batches:
             iterator = iter(batches)
             if states is not None:

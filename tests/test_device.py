@@ -4,6 +4,7 @@ import functools
 import gc
 import itertools
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -578,6 +579,34 @@ def test_the_program_ends_without_a_sound(source, ending, tmp_path):
     script.write_text(SCRIPT.format(tests=tests, source=source, ending=ENDINGS[ending], buffer_size=2))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+KILLED = """
+import os
+import sys
+if __name__ != "__main__":
+    os._exit(1)  # a worker that dies before it has read its dataset: the pipe holds no more than 64 KiB
+sys.path.insert(0, {tests!r})
+import signal
+from absl import flags
+from test_device import *
+from grain_datarax import device
+flags.FLAGS.mark_as_parsed()
+device.PATIENCE = 1
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.setitimer(signal.ITIMER_REAL, 2)
+next(iter(gdx.DeviceLoader(loader(SEEDED, count=256, workers=1), chain())))
+"""
+
+
+@pytest.mark.long
+def test_the_program_can_be_interrupted_while_it_waits_for_a_worker_that_was_killed(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(KILLED.format(tests=__file__.rpartition("/")[0]))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in done.stderr
+    assert "`iterator` must end within 1 seconds when it is closed" in done.stderr
 
 
 def test_batches_hold_no_shared_memory_of_the_workers():
