@@ -319,7 +319,7 @@ class DeviceDatasetIterator(grain.DatasetIterator):
         closing = threading.Thread(target=super().close, daemon=True)
         try:
             closing.start()
-        except RuntimeError:  # Python 3.12 starts none when the interpreter goes down
+        except RuntimeError:  # Python 3.12 starts none when the interpreter goes down; a second Ctrl-C ends the wait
             super().close()
         else:
             closing.join(PATIENCE)

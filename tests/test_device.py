@@ -595,7 +595,8 @@ flags.FLAGS.mark_as_parsed()
 device.PATIENCE = 1
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 signal.setitimer(signal.ITIMER_REAL, 2)
-next(iter(gdx.DeviceLoader(loader(SEEDED, count=256, workers=1), chain())))
+with gdx.DeviceLoader(loader(SEEDED, count=256, workers=1), chain()) as batches:
+    next(iter(batches))
 """
 
 
