@@ -12,7 +12,7 @@ import time
 import pytest
 
 EXAMPLE = pathlib.Path(__file__).parent.parent / "examples" / "train.py"
-STEPS = 110  # of each model; four checkpoints and one at the end
+STEPS = 60  # of each model; two checkpoints and one at the end
 
 
 def command(directory):
