@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import OPERATORS, seeded_batch
+from helpers import OPERATORS, seeded_batch, seeds
 
 import grain_datarax as gdx
 from grain_datarax.random.bits import STREAM, threefry, uniform_integers, uniform_levels
@@ -125,7 +125,7 @@ def test_draws_and_pixels_do_not_depend_on_jax_settings():
     def everything():
         batch = seeded_batch(next(sizes))
         pixels = [np.asarray(gdx.AugmentBatch(make()).map(batch)["image"])[:2].tobytes() for make in OPERATORS.values()]
-        key = jax.random.key(5, impl=STREAM)
+        key = record_keys(operator_key(jax.random.key(5), "noise"), jnp.asarray(seeds(1)))[0]
         return [*pixels, *(np.asarray(draw(key, (3,))).tobytes() for draw in (jax.random.normal, jax.random.bits))]
 
     expected = everything()
