@@ -30,7 +30,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from grain_datarax.device import STATE_KEY, DeviceDatasetIterator, DeviceIterator
+from grain_datarax.iterators import STATE_KEY, DeviceDatasetIterator, DeviceIterator
 from grain_datarax.operators.batch import record_count
 from grain_datarax.placement import has_rows
 

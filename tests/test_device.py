@@ -590,9 +590,9 @@ sys.path.insert(0, {tests!r})
 import signal
 from absl import flags
 from test_device import *
-from grain_datarax import device
+from grain_datarax import iterators
 flags.FLAGS.mark_as_parsed()
-device.PATIENCE = 1
+iterators.PATIENCE = 1
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 signal.setitimer(signal.ITIMER_REAL, 2)
 with gdx.DeviceLoader(loader(SEEDED, count=256, workers=1), chain()) as batches:

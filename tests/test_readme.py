@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_first_code_of_the_readme_is_short_and_runs_and_so_does_the_second(capsys):
+def test_the_first_code_of_the_readme_is_short_and_all_of_it_runs(capsys):
     before, code = re.match(r"(.*?)```python\n(.*?)```", README, re.DOTALL).groups()
     assert len(code.splitlines()) <= 20
     assert len(before.splitlines()) <= 10
@@ -19,10 +19,14 @@ def test_the_first_code_of_the_readme_is_short_and_runs_and_so_does_the_second(c
     exec(code, variables)
     assert capsys.readouterr().out.splitlines() == ["(256, 64, 64, 3) <class 'jaxlib._jax.ArrayImpl'>"] * 8
     first = variables["batch"]["image"]
-    exec(re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1], variables)
+    _, second, third = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(second, variables)
     assert variables["batch"]["image"].shape == first.shape
     assert (variables["batch"]["image"] == first).all()
     assert b'"batches": 8' in variables["state"]
+    exec(third, variables)
+    assert variables["optimizer"].step == 8
+    assert 0 < variables["loss"] < 1024**2
 
 
 def test_there_are_two_commands_each_complete():

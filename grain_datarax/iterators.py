@@ -1,0 +1,169 @@
+"""The iterators of a `DeviceLoader`: its batches, with the state of Grain's own iterators."""
+
+import copy
+import json
+import warnings
+from collections.abc import Awaitable, Iterator
+from typing import Any, Self
+
+import grain
+
+from grain_datarax.operators.fingerprint import differences
+from grain_datarax.seeding import require_mapping
+from grain_datarax.shutdown import ends_within, free_shared_memory
+from grain_datarax.sources import may_have_workers
+from grain_datarax.stage import Stage
+
+# The one key that is added to Grain's state.
+STATE_KEY = "grain_datarax"
+# How many seconds `close` waits for threads and worker processes.
+PATIENCE = 30
+
+
+class DeviceDatasetIterator(grain.DatasetIterator):
+    """Augmented batches of a `DeviceLoader` over a dataset. Its states are dicts, as those of `grain.DatasetIterator`.
+
+    Not to be made by users: `iter(DeviceLoader(...))` does.
+    """
+
+    def __init__(
+        self, batches: grain.DatasetIterator, stage: Stage, entry: dict[str, Any] | None, strict: bool, source: Any
+    ) -> None:
+        super().__init__(batches)
+        self.source = source
+        self.group_count = stage.group_count
+        self._stage = stage
+        self._entry = entry
+        self._strict = strict
+        self._last_state: dict[str, Any] | None = None
+        self._batches: int | None = 0  # handed out since the start; unknown after a state of Grain's own
+        self._batch_size = 0  # of all processes together, the largest so far
+
+    def __next__(self) -> dict[str, Any]:
+        self._require_open()
+        try:
+            element = next(self._parent)
+        except StopIteration:
+            if may_have_workers(self.source):
+                free_shared_memory()
+            raise
+        if element is None:  # Grain passes it by our stage
+            require_mapping(element)
+        batch, count = element
+        if self._batches is not None:
+            self._batches += 1
+        self._batch_size = max(self._batch_size, count * self.group_count)
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        """The state of Grain's iterator after the batch that was handed out last, and the fingerprint."""
+        state = copy.deepcopy(self._parent.get_state() if self._last_state is None else self._last_state)
+        if self._entry is None:
+            return state
+        return {**state, STATE_KEY: {**self._entry, "batches": self._batches, "batch_size": self._batch_size}}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on behind the batch that was last when `state` was taken, from this iterator or from Grain's own.
+
+        Raises:
+          ValueError: If the operators are others than those of `state`, or Grain refuses it. The iterator stays where
+            it was then.
+        """
+        self._require_open()
+        saved = state.get(STATE_KEY, {})
+        self._compare(saved)
+        before = self._parent.get_state()
+        try:
+            # Copied: Grain keeps its parts, and writes into them.
+            self._parent.set_state(copy.deepcopy({name: part for name, part in state.items() if name != STATE_KEY}))
+        except Exception as error:
+            self._parent.set_state(before)
+            error.add_note("If only the numbers of processes or workers are others, see grain_datarax.checkpoint.")
+            raise
+        self._batches = saved.get("batches")
+        self._batch_size = saved.get("batch_size", 0)
+        self._stage.largest = self._batch_size // self.group_count
+
+    def close(self) -> None:
+        """Ends the thread and the worker processes, waits for them, and frees the shared memory of their batches.
+
+        It waits for `PATIENCE` seconds, and warns if something goes on then.
+        """
+        if self._closed:
+            return
+        self._last_state = self._parent.get_state()
+        if not ends_within(PATIENCE, super().close):
+            warnings.warn(
+                f"`iterator` must end within {PATIENCE} seconds when it is closed: got no end of {self.source}. It is"
+                " left to the end of the program.",
+                stacklevel=2,
+            )
+            return
+        self._parents = ()  # whose __del__ fails when the interpreter goes down
+        if may_have_workers(self.source):
+            free_shared_memory()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ValueError("`iterator` must be open: this one was closed. Make another by iter(loader).")
+
+    def _compare(self, saved: dict[str, Any]) -> None:
+        if not saved or self._entry is None:
+            return
+        if found := differences(saved, self._entry):
+            message = f"`operators` must be those of the checkpoint: got {', '.join(found)}."
+            if self._strict:
+                raise ValueError(
+                    f"{message} Restore with the operators that it was saved with, or pass strict=False to DeviceLoader"
+                    " to go on with these."
+                )
+            caller = 4 if isinstance(self.source, grain.DataLoader) else 3  # over a loader, DeviceIterator calls
+            warnings.warn(f"{message} Going on with these, as strict=False.", stacklevel=caller)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+class DeviceIterator(Iterator[dict[str, Any]]):
+    """Augmented batches of a `DeviceLoader` over a `grain.DataLoader`. Its states are bytes, as those of the loader's.
+
+    Not to be made by users: `iter(DeviceLoader(...))` does.
+    """
+
+    def __init__(self, batches: DeviceDatasetIterator) -> None:
+        self.batches = batches
+
+    def __next__(self) -> dict[str, Any]:
+        return next(self.batches)
+
+    def get_state(self) -> bytes:
+        """As `DeviceDatasetIterator.get_state`, as JSON."""
+        return json.dumps(self.batches.get_state(), indent=4).encode()
+
+    def set_state(self, state: bytes) -> None:
+        """As `DeviceDatasetIterator.set_state`, from JSON."""
+        self.batches.set_state(json.loads(state))
+
+    def start_prefetch(self) -> None:
+        """Starts to make batches ahead, before the first is asked for."""
+        self.batches.start_prefetch()
+
+    def close(self) -> None:
+        """Ends the thread and the worker processes, and waits for them."""
+        self.batches.close()
+
+    # For Orbax's API v1.
+    async def save(self, directory: Any) -> Awaitable[None]:
+        return await self.batches.save(directory)
+
+    async def load(self, directory: Any) -> Awaitable[None]:
+        return await self.batches.load(directory)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()

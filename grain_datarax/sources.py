@@ -1,0 +1,74 @@
+"""grain.DataLoader, IterDataset or MapDataset -> a dataset of host batches."""
+
+import copy
+import json
+from typing import Any
+
+import grain
+
+
+def host_batches(source: Any, buffer_size: int) -> grain.IterDataset:
+    """The source as an `IterDataset`, whose iterators are in nobody else's hands."""
+    if isinstance(source, grain.DataLoader):
+        return _LoaderDataset(source)
+    if isinstance(source, grain.MapDataset):
+        # Grain's default reads 500 elements ahead, which are batches here.
+        return source.to_iter_dataset(grain.ReadOptions(min(buffer_size, 16), buffer_size))
+    if isinstance(source, grain.experimental.ElasticIterator):
+        # It has one iterator for all who ask, which the thread would run ahead with.
+        own = copy.copy(source)
+        vars(own).pop("_default_iterator", None)
+        own.set_state(source.get_state())
+        return own
+    return source
+
+
+class _LoaderDataset(grain.IterDataset):
+    """A `grain.DataLoader` as a dataset."""
+
+    def __init__(self, loader: grain.DataLoader) -> None:
+        super().__init__()
+        self._loader = loader
+
+    def __iter__(self) -> grain.DatasetIterator:
+        return _LoaderDatasetIterator(iter(self._loader))
+
+
+class _LoaderDatasetIterator(grain.DatasetIterator):
+    """A `grain.DataLoaderIterator` whose states are dicts, the JSON of its own."""
+
+    def __init__(self, iterator: grain.DataLoaderIterator) -> None:
+        super().__init__()
+        self._iterator = iterator
+
+    def __next__(self) -> Any:
+        return next(self._iterator)
+
+    def get_state(self) -> dict[str, Any]:
+        return json.loads(self._iterator.get_state())
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._iterator.set_state(json.dumps(state, indent=4).encode())
+
+    def start_prefetch(self) -> None:
+        self._iterator.start_prefetch()
+
+    def close(self) -> None:
+        super().close()
+        self._iterator._iterator.close()  # a DataLoaderIterator has no close of its own
+
+
+def is_above_an_elastic_iterator(dataset: grain.IterDataset) -> bool:
+    """Whether the dataset reads from an `ElasticIterator`, at any depth."""
+    return any(
+        isinstance(parent, grain.experimental.ElasticIterator)
+        or (isinstance(parent, grain.IterDataset) and is_above_an_elastic_iterator(parent))
+        for parent in dataset.parents
+    )
+
+
+def may_have_workers(source: Any) -> bool:
+    """Whether Grain's worker processes may stand behind the source: an `IterDataset` doesn't say."""
+    if isinstance(source, grain.DataLoader):
+        return source.multiprocessing_options.num_workers > 0
+    return not isinstance(source, grain.MapDataset)
