@@ -96,12 +96,14 @@ def training(directory):
 
 
 def sources(workers):
-    """What can be restored anywhere: a loader with workers, slices of a MapDataset, and an ElasticIterator."""
+    """What can be restored anywhere: a loader, slices of a MapDataset, and an ElasticIterator."""
     index, count = jax.process_index(), jax.process_count()
     seeded = grain.MapDataset.source(Records(RECORDS)).shuffle(seed=1).random_map(gdx.SeedRecords(), seed=7)
+    options = grain.MultiprocessingOptions(num_workers=workers)
+    mine = seeded[index::count].batch(GLOBAL_BATCH // count)
     shard = grain.sharding.ShardOptions(shard_index=index, shard_count=count)
     yield "loader", sharded_loader(workers)
-    yield "dataset", seeded[index::count].batch(GLOBAL_BATCH // count)
+    yield "dataset", mine.to_iter_dataset().mp_prefetch(options) if workers else mine
     yield "elastic", grain.experimental.ElasticIterator(seeded, GLOBAL_BATCH, shard)
 
 

@@ -96,7 +96,8 @@ def test_a_dataset_augments_in_the_threads_of_grain_and_counts_every_record():
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
 def test_resuming_at_every_step_gives_the_remaining_batches(workers):
     def start():
-        stages = [gdx.SeedRecords(), grain.transforms.Batch(4), gdx.AugmentBatch(noise())]
+        two = [patch_dropout(), noise()]
+        stages = [gdx.SeedRecords(), grain.transforms.Batch(4), gdx.AugmentBatch(two)]
         return iter(loader(stages, count=8, epochs=2, workers=workers))
 
     whole, states = [], []

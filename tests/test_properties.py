@@ -47,7 +47,9 @@ def test_vmap_and_scan_agree_bit_for_bit(operator, dtype):
     np.testing.assert_array_equal(np.asarray(vmap), np.asarray(scan))
 
 
-@pytest.mark.parametrize(("dtype", "clip_range"), [("uint8", (0.0, 1.0)), ("bfloat16", None), ("float32", None)])
+@pytest.mark.parametrize(
+    ("dtype", "clip_range"), [("uint8", (0.0, 1.0)), ("float16", (0.0, 1.0)), ("bfloat16", None), ("float32", None)]
+)
 def test_a_chain_gives_the_same_bits_compiled_whole_scanned_and_operator_by_operator(dtype, clip_range):
     batch = seeded_batch(8, dtype=dtype)
 

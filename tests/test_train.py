@@ -12,7 +12,7 @@ import time
 import pytest
 
 EXAMPLE = pathlib.Path(__file__).parent.parent / "examples" / "train.py"
-STEPS = 60  # of each model; two checkpoints and one at the end
+STEPS = 110  # of each model; four checkpoints and one at the end
 
 
 def command(directory):
@@ -76,7 +76,11 @@ def test_a_training_that_is_killed_and_started_again_ends_with_the_same_paramete
     kill(killed, "augmented/*.orbax-checkpoint-tmp", delays.uniform(0, 0.02))  # while it writes one
     kill(killed, "plain/[0-9]*[0-9]", delays.uniform(0, 0.5))  # in the second training
     resumed = run(killed)
-    assert f"Goes on from the checkpoint of step {STEPS}: augmented." in resumed  # it trains no more
+    assert f"Goes on from the checkpoint of step {STEPS}: augmented." in resumed
     assert hashes(resumed) == hashes(stdout)
     assert sorted(path.name for path in killed.iterdir()) == sorted(path.name for path in whole.iterdir())
     assert [path.name for path in killed.glob("*/*")] == [str(STEPS)] * 2
+
+    trained = run(whole)  # trains no more
+    assert f"Goes on from the checkpoint of step {STEPS}: plain." in trained
+    assert trained.endswith(stdout)
