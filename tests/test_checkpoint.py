@@ -15,6 +15,7 @@ from test_device import BATCH, SEEDED, SOURCES, chain, dataset, expected_from, e
 
 import grain_datarax as gdx
 from grain_datarax import checkpoint
+from grain_datarax.elastic import carried_over
 
 ONE_DEVICE = jax.sharding.NamedSharding(
     jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",)), jax.sharding.PartitionSpec("data")
@@ -104,7 +105,7 @@ def leg(states, processes, workers, steps=None, batch_size=BATCH):
     for process in range(processes):
         with shard_of(processes, process, workers, batch_size) as iterator:
             if states is not None:
-                iterator.set_state(json.dumps(checkpoint.carried_over(states, iterator)).encode())
+                iterator.set_state(json.dumps(carried_over(states, iterator)).encode())
             for _, batch in zip(range(steps or RECORDS), iterator, strict=False):
                 for label, image in zip(np.asarray(batch["label"]).tolist(), np.asarray(batch["image"]), strict=True):
                     assert label not in seen
@@ -148,13 +149,13 @@ def test_a_loader_in_the_middle_of_a_round_says_which_steps_would_do():
     for steps, before, after in [(1, 0, 2), (5, 4, 6)]:
         _, states = leg(None, 2, 2, steps, batch_size=4)
         same = shard_of(2, 1, 2, batch_size=4)
-        assert checkpoint.carried_over(states, same) == states[1]
+        assert carried_over(states, same) == states[1]
         message = (
             f"a whole round of the 2 workers to go on with 1 processes of 0 workers: got that of step {steps}. Take"
             f" that of step {before} or {after}"
         )
         with pytest.raises(ValueError, match=message):
-            checkpoint.carried_over(states, shard_of(1, 0, 0))
+            carried_over(states, shard_of(1, 0, 0))
 
 
 def after(processes, steps, **kwargs):
@@ -172,7 +173,7 @@ REFUSED = {
 @pytest.mark.parametrize(("states", "message"), REFUSED.values(), ids=REFUSED)
 def test_states_of_loaders_that_can_not_be_carried_over_are_refused(states, message):
     with pytest.raises(ValueError, match=message):
-        checkpoint.carried_over(states(), shard_of(4, 0, 0))
+        carried_over(states(), shard_of(4, 0, 0))
 
 
 class Twice(grain.experimental.FlatMapTransform):
@@ -196,7 +197,7 @@ def test_a_loader_with_flat_map_goes_on_with_the_numbers_that_saved_it(tmp_path)
 def test_shards_that_have_drifted_apart_keep_their_own_states():
     states = [after(2, 2)[0], after(2, 1)[1]]  # as behind a Filter
     for process in range(2):
-        assert checkpoint.carried_over(states, shard_of(2, process, 0)) == states[process]
+        assert carried_over(states, shard_of(2, process, 0)) == states[process]
 
 
 def test_a_dataset_with_other_batches_is_refused_on_the_same_processes_too():
@@ -204,8 +205,8 @@ def test_a_dataset_with_other_batches_is_refused_on_the_same_processes_too():
         next(iterator)
         state = iterator.get_state()
     with pytest.raises(ValueError, match="of batches of 16 records of all processes together: got 8"):
-        checkpoint.carried_over([state], iter(gdx.DeviceLoader(dataset().batch(16))))
-    assert checkpoint.carried_over([state], iter(gdx.DeviceLoader(dataset().batch(8)))) == state
+        carried_over([state], iter(gdx.DeviceLoader(dataset().batch(16))))
+    assert carried_over([state], iter(gdx.DeviceLoader(dataset().batch(8)))) == state
 
 
 def test_a_sampler_that_shards_is_refused():
@@ -220,7 +221,7 @@ def test_a_sampler_that_shards_is_refused():
     with gdx.DeviceLoader(sharded(0, 1)) as one, gdx.DeviceLoader(sharded(0, 2)) as two:
         iterator, other = iter(one), iter(two)
         next(iterator)
-        state = checkpoint.carried_over([json.loads(iterator.get_state())], other)
+        state = carried_over([json.loads(iterator.get_state())], other)
         with pytest.raises(ValueError, match="Sampler in checkpoint does not match"):
             other.set_state(json.dumps(state).encode())
 
@@ -244,13 +245,13 @@ def test_datasets_and_elastic_iterators_go_on_from_the_file_of_any_process(steps
     expected = expected_of(dataset(64).batch(8))
     for kept in (states, states[::-1]):
         with closing(iter(gdx.DeviceLoader(dataset(64).batch(8), chain()))) as iterator:
-            iterator.set_state(checkpoint.carried_over(kept, iterator))
+            iterator.set_state(carried_over(kept, iterator))
             one_process = iterator.get_state()
             assert [contents(batch) for batch in iterator] == expected[steps:]
     with closing(iter(gdx.DeviceLoader(dataset(64).batch(16), chain()))) as iterator:
         for kept in (states, [one_process]):
             with pytest.raises(ValueError, match="of batches of 16 records of all processes together: got 8"):
-                checkpoint.carried_over(kept, iterator)
+                carried_over(kept, iterator)
 
 
 def batched_first(size):
@@ -265,14 +266,14 @@ def test_a_dataset_that_counts_batches_goes_on_with_batches_of_the_same_size_alo
     with closing(iter(gdx.DeviceLoader(batched_first(8), chain()))) as iterator:
         next(iterator)
         state = iterator.get_state()
-    assert checkpoint.carried_over([state], iter(gdx.DeviceLoader(batched_first(8)))) == state
+    assert carried_over([state], iter(gdx.DeviceLoader(batched_first(8)))) == state
     with pytest.raises(ValueError, match="of batches of 16 records of all processes together: got 8"):
-        checkpoint.carried_over([state], iter(gdx.DeviceLoader(batched_first(16))))
+        carried_over([state], iter(gdx.DeviceLoader(batched_first(16))))
     with closing(iter(gdx.DeviceLoader(batched_last(8), chain()))) as iterator:
         seen = [contents(next(iterator))[0]]
         state = iterator.get_state()
     with closing(iter(gdx.DeviceLoader(batched_last(16), chain()))) as iterator:
-        iterator.set_state(checkpoint.carried_over([state], iterator))
+        iterator.set_state(carried_over([state], iterator))
         seen += [contents(batch)[0] for batch in itertools.islice(iterator, 3)]
     assert [label for labels in seen for label in labels] == [record["label"] for record in dataset(64)][: 8 + 3 * 16]
 
@@ -288,7 +289,7 @@ def test_datasets_go_on_with_other_numbers_of_workers(journey):
         with gdx.DeviceLoader(worker_dataset(workers=workers), chain()) as batches:
             iterator = iter(batches)
             if states is not None:
-                iterator.set_state(checkpoint.carried_over(states, iterator))
+                iterator.set_state(carried_over(states, iterator))
             got = [contents(batch) for _, batch in zip(range(take if take is not None else 9), iterator, strict=False)]
             assert got == expected[: len(got)]
             expected = expected[len(got) :]
@@ -312,10 +313,10 @@ def test_states_of_datasets_that_can_not_be_carried_over_are_refused():
         ([state(dataset().batch(BATCH), fingerprint=False)] * 2, "must come from a DeviceLoader that counted"),
     ]:
         with pytest.raises(ValueError, match=message):
-            checkpoint.carried_over(states, iterator)
+            carried_over(states, iterator)
     elastic = grain.experimental.ElasticIterator(dataset(), BATCH, grain.sharding.NoSharding())
     with pytest.raises(ValueError, match="must be of one step of all processes"):
-        checkpoint.carried_over([{"global_next_index": 8}, {"global_next_index": 16}], iter(gdx.DeviceLoader(elastic)))
+        carried_over([{"global_next_index": 8}, {"global_next_index": 16}], iter(gdx.DeviceLoader(elastic)))
 
 
 def test_a_folder_without_the_states_of_all_processes_is_refused(tmp_path):
