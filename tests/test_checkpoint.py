@@ -9,9 +9,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import orbax.checkpoint.experimental.v1 as ocp_v1
 import pytest
+from device_sources import BATCH, SEEDED, SOURCES, chain, dataset, expected_from, expected_of, worker_dataset
 from flax import nnx
 from helpers import closing, contents, loader
-from test_device import BATCH, SEEDED, SOURCES, chain, dataset, expected_from, expected_of, worker_dataset
 
 import grain_datarax as gdx
 from grain_datarax import checkpoint
