@@ -2,8 +2,9 @@
 
 import copy
 import json
+import reprlib
 import warnings
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Mapping
 from typing import Any, Self
 
 import grain
@@ -11,13 +12,14 @@ import grain
 from grain_datarax.operators.fingerprint import differences
 from grain_datarax.seeding import require_mapping
 from grain_datarax.shutdown import ends_within, free_shared_memory
-from grain_datarax.sources import may_have_workers
+from grain_datarax.sources import may_have_workers, require_within
 from grain_datarax.stage import Stage
+from grain_datarax.states import STATE_KEY, require_like, require_state
 
-# The one key that is added to Grain's state.
-STATE_KEY = "grain_datarax"
 # How many seconds `close` waits for threads and worker processes.
 PATIENCE = 30
+# What Grain raises when it stumbles over a state, beside ValueErrors that say what is wrong.
+STUMBLES = (LookupError, TypeError, AttributeError, ArithmeticError, AssertionError)
 
 
 class DeviceDatasetIterator(grain.DatasetIterator):
@@ -66,23 +68,44 @@ class DeviceDatasetIterator(grain.DatasetIterator):
         """Goes on behind the batch that was last when `state` was taken, from this iterator or from Grain's own.
 
         Raises:
-          ValueError: If the operators are others than those of `state`, or Grain refuses it. The iterator stays where
-            it was then.
+          TypeError: If `state` is no dict.
+          ValueError: If it is no state of such an iterator, its operators are others, or Grain refuses it.
+
+        Whatever it raises, the iterator stays where it was.
         """
         self._require_open()
+        if not isinstance(state, Mapping):
+            raise TypeError(f"`state` must be a dict: got {reprlib.repr(state)}. Pass what `get_state` returned.")
+        require_state(state)
         saved = state.get(STATE_KEY, {})
         self._compare(saved)
-        before = self._parent.get_state()
-        try:
-            # Copied: Grain keeps its parts, and writes into them.
-            self._parent.set_state(copy.deepcopy({name: part for name, part in state.items() if name != STATE_KEY}))
-        except Exception as error:
-            self._parent.set_state(before)
-            error.add_note("If only the numbers of processes or workers are others, see grain_datarax.checkpoint.")
-            raise
+        # Copied: Grain keeps its parts, and writes into them.
+        self._set_grains(copy.deepcopy({name: part for name, part in state.items() if name != STATE_KEY}))
         self._batches = saved.get("batches")
         self._batch_size = saved.get("batch_size", 0)
         self._stage.largest = self._batch_size // self.group_count
+
+    def _set_grains(self, state: dict[str, Any]) -> None:
+        """Sets Grain's iterator, or leaves it where it was."""
+        before = copy.deepcopy(self._parent.get_state())
+        if "last_seen_indices" not in state:
+            require_like(state, before)
+        elif isinstance(self.source, grain.DataLoader):
+            require_within(self.source, state)
+        try:
+            self._parent.set_state(state)
+        except BaseException as error:
+            self._parent.set_state(before)
+            hint = "If only the numbers of processes or workers are others, see grain_datarax.checkpoint."
+            if isinstance(error, STUMBLES):
+                refusal = ValueError(
+                    f"`state` must be one of the same kind of source: got {reprlib.repr(state)}, at which Grain raised"
+                    f" {error!r}. Restore with the source that it was saved with."
+                )
+                refusal.add_note(hint)
+                raise refusal from error
+            error.add_note(hint)
+            raise
 
     def close(self) -> None:
         """Ends the thread and the worker processes, waits for them, and frees the shared memory of their batches.
@@ -144,8 +167,18 @@ class DeviceIterator(Iterator[dict[str, Any]]):
         return json.dumps(self.batches.get_state(), indent=4).encode()
 
     def set_state(self, state: bytes) -> None:
-        """As `DeviceDatasetIterator.set_state`, from JSON."""
-        self.batches.set_state(json.loads(state))
+        """As `DeviceDatasetIterator.set_state`, from JSON; a TypeError if `state` is no bytes."""
+        if not isinstance(state, bytes):
+            raise TypeError(f"`state` must be bytes: got {reprlib.repr(state)}. Pass what `get_state` returned.")
+        try:
+            parsed = json.loads(state)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"`state` must be JSON: got {reprlib.repr(state)}, which has {error}. Pass what `get_state` returned,"
+                " unchanged."
+            ) from error
+        require_state(parsed)
+        self.batches.set_state(parsed)
 
     def start_prefetch(self) -> None:
         """Starts to make batches ahead, before the first is asked for."""

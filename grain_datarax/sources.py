@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from typing import Any
 
 import grain
@@ -56,6 +57,23 @@ class _LoaderDatasetIterator(grain.DatasetIterator):
     def close(self) -> None:
         super().close()
         self._iterator._iterator.close()  # a DataLoaderIterator has no close of its own
+
+
+def require_within(loader: grain.DataLoader, state: dict[str, Any]) -> None:
+    """Raises a ValueError if a worker would stand outside its records: Grain's workers find out too late."""
+    options, workers = loader._shard_options, loader.multiprocessing_options.num_workers
+    if state.get("worker_count", 0) != workers or "last_seen_indices" not in state:
+        return  # Grain refuses it, or it is that of a loader with FlatMap
+    records = len(loader._sampler) if hasattr(loader._sampler, "__len__") else sys.maxsize
+    records -= records % options.shard_count
+    lanes = options.shard_count * max(workers, 1)
+    for worker, last in state["last_seen_indices"].items():
+        lane = options.shard_index + options.shard_count * int(worker)
+        if not lane - lanes <= last < max(records, lane):
+            raise ValueError(
+                f"`last_seen_indices` must lie within the {records} records: got {last} of worker {worker}. Restore"
+                " with the loader that it was saved with."
+            )
 
 
 def is_above_an_elastic_iterator(dataset: grain.IterDataset) -> bool:

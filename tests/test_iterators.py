@@ -10,6 +10,7 @@ from device_sources import SEEDED, SOURCES, chain, every_buffer_size, every_sour
 from helpers import closing, contents, loader, noise, patch_dropout
 
 import grain_datarax as gdx
+from grain_datarax.operators.fingerprint import differences, fingerprint
 
 
 # Sources without end: at one, worker processes stop.
@@ -164,3 +165,168 @@ def test_settings_of_a_fingerprint_are_told_apart_by_value():
         for count in (2, np.int64(2), np.int64(3))
     ]
     assert states[0] == states[1] != states[2]
+
+
+def entry(**parts):
+    """A change of the entry of a state; ... as a part leaves it out."""
+
+    def change(state):
+        changed = {**state["grain_datarax"], **parts}
+        return {**state, "grain_datarax": {name: part for name, part in changed.items() if part is not Ellipsis}}
+
+    return change
+
+
+def part(**parts):
+    """A change of Grain's part of a state; ... as a part leaves it out."""
+    return lambda state: {name: part for name, part in {**state, **parts}.items() if part is not Ellipsis}
+
+
+BAD_ENTRIES = {
+    "entry of another type": (part(grain_datarax=[1]), "`grain_datarax` must be a dict: got \\[1\\]"),
+    "no entry": (part(grain_datarax=None), "`grain_datarax` must be a dict: got None"),
+    "empty entry": (part(grain_datarax={}), "`stream_version` must be an int: got 'nothing'"),
+    "batches as text": (entry(batches="0"), "`batches` must be a number of batches or None: got '0'"),
+    "negative batches": (entry(batches=-1), "`batches` must be a number of batches or None: got -1"),
+    "no batches": (entry(batches=...), "`batches` must be a number of batches or None: got 'nothing'"),
+    "size as text": (entry(batch_size="8"), "`batch_size` must be a number of records: got '8'"),
+    "no size": (entry(batch_size=...), "`batch_size` must be a number of records: got 'nothing'"),
+    "size None": (entry(batch_size=None), "`batch_size` must be a number of records: got None"),
+    "negative size": (entry(batch_size=-8), "`batch_size` must be a number of records: got -8"),
+    "no version": (entry(stream_version=...), "`stream_version` must be an int: got 'nothing'"),
+    "version as text": (entry(stream_version="1"), "`stream_version` must be an int: got '1'"),
+    "no operators": (entry(operators=...), "`operators` must be a list: got 'nothing'"),
+    "operators None": (entry(operators=None), "`operators` must be a list: got None"),
+    "operators as text": (entry(operators=["noise"]), "`operators` must hold dicts with a `name` each: got 'noise'"),
+    "operators without names": (entry(operators=[{}]), "`operators` must hold dicts with a `name` each: got {}"),
+    "empty": (lambda _: {}, "`state` must have `(version|next_index)`: got {}"),
+}
+BAD_STATES = {
+    "loader": {
+        **BAD_ENTRIES,
+        "seen as list": (part(last_seen_indices=[7]), "`last_seen_indices` must have each worker: got \\[7\\]"),
+        "seen nothing": (part(last_seen_indices={}), "`last_seen_indices` must have each worker: got {}"),
+        "seen as text": (part(last_seen_indices={"0": "7"}), "`last_seen_indices` must be ints: got {'0': '7'}"),
+        "seen in between": (part(last_seen_indices={"0": 7.5}), "`last_seen_indices` must be ints: got {'0': 7.5}"),
+        "seen too much": (part(last_seen_indices={"0": 32}), "`last_seen_indices` must lie within the 32 records"),
+        "seen less than nothing": (part(last_seen_indices={"0": -2}), "`last_seen_indices` must lie within the 32"),
+        "no seen": (part(last_seen_indices=...), "`state` must"),
+        "workers as text": (part(worker_count="0"), "`worker_count` must be a number of workers: got '0'"),
+        "no workers": (part(worker_count=...), "`worker_count` must be a number of workers: got 'nothing'"),
+        "last worker as text": (part(last_worker_index="0"), "`last_worker_index` must be a worker or -1: got '0'"),
+        "no last worker": (part(last_worker_index=...), "`last_worker_index` must be a worker or -1: got 'nothing'"),
+        "no sampler": (part(sampler=...), "`sampler` must be a str: got 'nothing'"),
+        "another sampler": (part(sampler="other"), "Sampler in checkpoint does not match"),
+        "source None": (part(data_source=None), "`data_source` must be a str: got None"),
+    },
+    "MapDataset": {
+        **BAD_ENTRIES,
+        "index as text": (part(next_index="1"), "`next_index` must be an int: got '1'"),
+        "index None": (part(next_index=None), "`next_index` must be an int: got None"),
+        "index in between": (part(next_index=1.0), "`next_index` must be an int: got 1.0"),
+        "index beyond the end": (part(next_index=5), "`state` must be one of the same kind of source.*IndexError"),
+        "negative index": (part(next_index=-1), "`state` must be one of the same kind of source.*IndexError"),
+        "state of another source": (lambda _: {"global_next_index": 8}, "`state` must have `next_index`"),
+        "negative index of another": (lambda _: {"global_next_index": -8}, "`global_next_index` must be a number"),
+        "no states of workers": (lambda _: {"iterators_in_use_states": []}, "`iterators_in_use_states` must be a list"),
+    },
+}
+
+
+@pytest.mark.parametrize("buffer_size", [0, 2])
+@pytest.mark.parametrize(
+    ("source", "change", "message"),
+    [
+        pytest.param(source, *bad, id=f"{source}, {name}")
+        for source, table in BAD_STATES.items()
+        for name, bad in table.items()
+    ],
+)
+def test_a_bad_state_is_refused_and_leaves_the_iterator_where_it_was(source, change, message, buffer_size):
+    expected = expected_from(SOURCES[source])
+    with closing(iter(gdx.DeviceLoader(SOURCES[source](), chain(), buffer_size=buffer_size))) as iterator:
+        assert contents(next(iterator)) == expected[0]
+        before = iterator.get_state()
+        assert contents(next(iterator)) == expected[1]
+        after = iterator.get_state()
+        good = before if source == "MapDataset" else json.loads(before)
+        bad = change(good)
+        with pytest.raises(ValueError, match=message):
+            iterator.set_state(bad if source == "MapDataset" else json.dumps(bad).encode())
+        assert iterator.get_state() == after
+        assert contents(next(iterator)) == expected[2]
+        iterator.set_state(before)
+        assert contents(next(iterator)) == expected[1]
+
+
+NO_STATES = {
+    "dict for bytes": ("loader", {"next_index": 1}, TypeError, "`state` must be bytes: got {'next_index': 1}"),
+    "text for bytes": ("loader", "{}", TypeError, "`state` must be bytes: got '{}'"),
+    "no JSON": ("loader", b"{'a", ValueError, '`state` must be JSON: got b"{\'a"'),
+    "no text": ("loader", b"\xff", ValueError, "`state` must be JSON: got b'\\\\xff'"),
+    "nothing": ("loader", b"", ValueError, "`state` must be JSON: got b''"),
+    "too deep": ("loader", b"[" * 100_000, ValueError, "`state` must be JSON: got b'\\[\\["),
+    "a list": ("loader", b"[1]", ValueError, "`state` must be a dict: got \\[1\\]"),
+    "bytes for a dict": ("MapDataset", b"{}", TypeError, "`state` must be a dict: got b'{}'"),
+    "None": ("MapDataset", None, TypeError, "`state` must be a dict: got None"),
+}
+
+
+@pytest.mark.parametrize(("source", "state", "kind", "message"), NO_STATES.values(), ids=NO_STATES)
+def test_what_is_no_state_is_refused(source, state, kind, message):
+    with closing(iter(gdx.DeviceLoader(SOURCES[source](), chain()))) as iterator:
+        next(iterator)
+        before = iterator.get_state()
+        with pytest.raises(kind, match=message):
+            iterator.set_state(state)
+        assert iterator.get_state() == before
+        assert contents(next(iterator)) == expected_from(SOURCES[source])[1]
+
+
+BAD_STATES_OF_WORKERS = {
+    "one worker": (lambda state: {**state, "iterators_in_use_states": state["iterators_in_use_states"][:1]}, "of 2 wo"),
+    "empty": (part(iterators_in_use_states=[{}, {}]), "`iterators_in_use_states` must have `next_index`: got {}"),
+    "negative": (part(iterators_in_use_states=[{"next_index": -1}] * 2), "`next_index` must be a number of elements"),
+    "turn": (part(next_index_in_cycle=2), "`next_index_in_cycle` must be that of a worker: got 2"),
+    "exhausted": (part(exhausted=[0]), "`exhausted` must be of 2 workers"),
+    "no next": (part(next_index_in_datasets=...), "`state` must have `next_index_in_datasets`"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_STATES_OF_WORKERS.values(), ids=BAD_STATES_OF_WORKERS)
+def test_a_bad_state_of_workers_is_refused(change, message):
+    # No worker is started, as none is asked for a batch.
+    with closing(iter(gdx.DeviceLoader(SOURCES["IterDataset, 2 workers"](), chain()))) as iterator:
+        before = iterator.get_state()
+        with pytest.raises(ValueError, match=message):
+            iterator.set_state(change(before))
+        assert iterator.get_state() == before
+        iterator.set_state(before)
+
+
+def test_a_state_that_an_error_of_another_kind_stops_leaves_the_iterator_where_it_was(monkeypatch):
+    expected = expected_from(SOURCES["MapDataset"])
+    with closing(iter(gdx.DeviceLoader(SOURCES["MapDataset"](), chain()))) as iterator:
+        start = iterator.get_state()
+        next(iterator)
+        before, set_state = iterator.get_state(), type(iterator._parent).set_state
+
+        def interrupt(parent, state):
+            set_state(parent, state)
+            if state == {"next_index": 0}:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(type(iterator._parent), "set_state", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            iterator.set_state(start)
+        assert iterator.get_state() == before
+        assert contents(next(iterator)) == expected[1]
+
+
+@pytest.mark.parametrize("change", [entry(stream_version=...), entry(operators={}), entry(operators=[3])])
+def test_differences_of_what_is_no_fingerprint_are_an_error(change):
+    good = fingerprint([noise()])
+    bad = change({"grain_datarax": good})["grain_datarax"]
+    for sides in [(bad, good), (good, bad), (good, None)]:
+        with pytest.raises(ValueError, match="` must (be|hold) .*: got "):
+            differences(*sides)

@@ -12,6 +12,7 @@ import numpy as np
 from grain_datarax.operators.chain import namespaces
 from grain_datarax.operators.modality import ModalityOperator
 from grain_datarax.random.keys import STREAM_VERSION, as_stream_key
+from grain_datarax.states import require_fingerprint
 
 # Settings that change how pixels are computed, not which; the statistics have a digest among the settings.
 _WITHOUT_EFFECT = ("batch_strategy", "cacheable", "precomputed_stats")
@@ -53,7 +54,13 @@ def _describe(setting: Any) -> Any:
 
 
 def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """What differs between two fingerprints, each in words; empty if nothing does."""
+    """What differs between two fingerprints, each in words; empty if nothing does.
+
+    Raises:
+      ValueError: If `saved` or `current` is no fingerprint.
+    """
+    require_fingerprint(saved)
+    require_fingerprint(current)
     if saved["stream_version"] != current["stream_version"]:
         return [f"STREAM_VERSION {current['stream_version']} for {saved['stream_version']}"]
     names = [[part["name"] for part in side["operators"]] for side in (current, saved)]

@@ -1,0 +1,128 @@
+"""What a state must be, before anything is set to it: whatever is refused here has moved no iterator."""
+
+import numbers
+import reprlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# The one key that is added to Grain's state.
+STATE_KEY = "grain_datarax"
+AS_IT_WAS = "Pass what `get_state` returned, unchanged."
+_LISTS_OF_WORKERS = ("iterators_in_use_states", "iterators_in_use_indices", "exhausted")
+
+
+def require_state(state: Any, where: str = "", remedy: str = AS_IT_WAS) -> None:
+    """Raises an error unless `state` has the form of Grain's states, and its entry under `STATE_KEY` that of ours.
+
+    Args:
+      state: Anything; bytes that hold a state as JSON are not one.
+      where: Words for the error that say where the state is from, such as " in FILE".
+      remedy: What the error says to do.
+
+    Raises:
+      ValueError: If a part is missing or of another kind. Parts that Grain has in some states alone are left to it.
+    """
+    form = _Form(where, remedy)
+    form.require(isinstance(state, Mapping), "state", "be a dict", state)
+    if STATE_KEY in state:
+        entry = state[STATE_KEY]
+        require_fingerprint(entry, where, remedy)
+        batches, size = entry.get("batches", "nothing"), entry.get("batch_size", "nothing")
+        form.require(batches is None or _is_count(batches), "batches", "be a number of batches or None", batches)
+        form.require(_is_count(size), "batch_size", "be a number of records", size)
+    if "last_seen_indices" in state:
+        _require_loader_state(state, form)
+    for part in _dicts({name: part for name, part in state.items() if name != STATE_KEY}):
+        if "global_next_index" in part:
+            index = part["global_next_index"]
+            form.require(_is_count(index), "global_next_index", "be a number of records", index)
+        if "iterators_in_use_states" in part:
+            _require_state_of_workers(part, form)
+
+
+def require_fingerprint(entry: Any, where: str = "", remedy: str = AS_IT_WAS) -> None:
+    """Raises a ValueError unless `entry` has the parts of a fingerprint of operators."""
+    form = _Form(where, remedy)
+    form.require(isinstance(entry, Mapping), STATE_KEY, "be a dict", entry)
+    version, operators = entry.get("stream_version", "nothing"), entry.get("operators", "nothing")
+    form.require(_is_count(version), "stream_version", "be an int", version)
+    form.require(isinstance(operators, list | tuple), "operators", "be a list", operators)
+    for operator in operators:
+        named = isinstance(operator, Mapping) and isinstance(operator.get("name"), str)
+        form.require(named, "operators", "hold dicts with a `name` each", operator)
+
+
+def require_like(state: Any, own: Any, name: str = "state") -> None:
+    """Raises a ValueError unless `state` has the keys and the kinds of values that `own`, of the same iterator, has.
+
+    What is None or empty in `own` may be anything, and a dict may be None: Grain leaves out what it has not begun.
+    """
+    form = _Form("", "Pass a state of the same source; for other numbers of workers see grain_datarax.checkpoint.")
+    if own is None or (state is None and isinstance(own, Mapping) and name != "state"):
+        return
+    for kind, rule in [(Mapping, "be a dict"), (list | tuple, "be a list"), (numbers.Integral, "be an int")]:
+        form.require(not isinstance(own, kind) or isinstance(state, kind), name, rule, state)
+    if isinstance(own, Mapping):
+        for key, part in own.items():
+            if key in state:
+                require_like(state[key], part, key)
+            else:
+                empty = isinstance(part, Mapping | list | tuple) and not part
+                form.require(empty, name, f"have `{key}`", state)
+    elif isinstance(own, list | tuple):
+        same = name not in _LISTS_OF_WORKERS or len(state) == len(own)
+        form.require(same, name, f"be of {len(own)} workers", state)
+        for theirs, part in zip(state, own, strict=False):
+            require_like(theirs, part, name)
+
+
+def _require_loader_state(state: Mapping[str, Any], form: "_Form") -> None:
+    seen, count = state["last_seen_indices"], state.get("worker_count", "nothing")
+    form.require(_is_count(count), "worker_count", "be a number of workers", count)
+    workers = {str(worker) for worker in range(max(count, 1))}
+    form.require(isinstance(seen, Mapping) and set(seen) == workers, "last_seen_indices", "have each worker", seen)
+    form.require(all(map(_is_int, seen.values())), "last_seen_indices", "be ints", seen)
+    last = state.get("last_worker_index", "nothing")
+    form.require(_is_int(last) and -1 <= last < len(seen), "last_worker_index", "be a worker or -1", last)
+    for name in ("sampler", "data_source"):
+        form.require(isinstance(state.get(name), str), name, "be a str", state.get(name, "nothing"))
+
+
+def _require_state_of_workers(state: Mapping[str, Any], form: "_Form") -> None:
+    parts = state["iterators_in_use_states"]
+    form.require(isinstance(parts, list | tuple) and len(parts) > 0, "iterators_in_use_states", "be a list", parts)
+    for part in parts:
+        form.require(part is None or isinstance(part, Mapping), "iterators_in_use_states", "hold dicts", part)
+        position = 0 if part is None else part.get("next_index", 0)
+        form.require(_is_count(position), "next_index", "be a number of elements", position)
+    turn = state.get("next_index_in_cycle", "nothing")
+    form.require(_is_count(turn) and turn < len(parts), "next_index_in_cycle", "be that of a worker", turn)
+
+
+class _Form:
+    """Raises the errors about a state's form."""
+
+    def __init__(self, where: str, remedy: str) -> None:
+        self._where, self._remedy = where, remedy
+
+    def require(self, good: bool, name: str, rule: str, got: Any) -> None:
+        if not good:
+            raise ValueError(f"`{name}` must {rule}: got {reprlib.repr(got)}{self._where}. {self._remedy}")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return _is_int(value) and value >= 0
+
+
+def _dicts(part: Any) -> Iterator[Mapping[str, Any]]:
+    """All dicts of a state, itself first."""
+    if isinstance(part, Mapping):
+        yield part
+        part = list(part.values())
+    if isinstance(part, list | tuple):
+        for each in part:
+            yield from _dicts(each)
