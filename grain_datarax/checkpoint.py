@@ -18,6 +18,9 @@ from etils import epath
 
 from grain_datarax.elastic import AnyIterator, State, carried_over
 from grain_datarax.iterators import DeviceIterator
+from grain_datarax.states import require_state
+
+ANOTHER_STEP = "Take the checkpoint of another step."
 
 
 class CheckpointHandler(grain.checkpoint.CheckpointHandler):
@@ -80,20 +83,36 @@ def restore(directory: Any, iterator: AnyIterator) -> None:
 
     Raises:
       FileNotFoundError: If the state of a process is missing.
-      ValueError: If the state can't be carried over, and what would have worked; or as the iterator's `set_state`.
+      ValueError: If a file holds no state, or they can't be carried over, and what would have worked; or as the
+        iterator's `set_state`. The iterator stays where it was.
     """
-    state = carried_over(_read(epath.Path(directory)), iterator)
-    (iterator.batches if isinstance(iterator, DeviceIterator) else iterator).set_state(state)
+    states = _read(epath.Path(directory))
+    try:
+        state = carried_over(states, iterator)
+        (iterator.batches if isinstance(iterator, DeviceIterator) else iterator).set_state(state)
+    except ValueError as error:
+        error.add_note(f"The states are those in {directory}.")
+        raise
 
 
 def _read(directory: epath.Path) -> list[State]:
     """The states of all processes, in their order."""
     names = sorted(path.name for path in directory.iterdir())
     counts = {int(found[1]) for name in names if (found := re.fullmatch(r"process_\d+-of-(\d+)\.json", name))}
-    expected = [f"process_{index}-of-{max(counts, default=1)}.json" for index in range(max(counts, default=1))]
-    if len(counts) != 1 or not set(expected) <= set(names):
+    count = max(counts, default=1)
+    expected = [f"process_{index}-of-{count}.json" for index in range(min(count, len(names)))]
+    if len(counts) != 1 or not 1 <= count <= len(names) or not set(expected) <= set(names):
         raise FileNotFoundError(
             f"`directory` must hold the states of all processes of one run: got {names} in {directory}. Pass the"
             " folder of the loader in the checkpoint of one step, on a file system that all processes share."
         )
-    return [json.loads((directory / name).read_text()) for name in expected]
+    return [_state_in(directory / name) for name in expected]
+
+
+def _state_in(path: epath.Path) -> State:
+    try:
+        state = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"`state` must be whole, as JSON: got {error} in {path}. {ANOTHER_STEP}") from error
+    require_state(state, f" in {path}", ANOTHER_STEP)
+    return state

@@ -15,15 +15,17 @@ All remaining records then come out once, with the pixels that they would have h
 out at the end of a run depends on the numbers of processes and workers, as it always does.
 """
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
 import grain
 import jax
 
-from grain_datarax.iterators import STATE_KEY, DeviceDatasetIterator, DeviceIterator
+from grain_datarax.iterators import DeviceDatasetIterator, DeviceIterator
 from grain_datarax.operators.batch import record_count
 from grain_datarax.placement import has_rows
+from grain_datarax.states import STATE_KEY, require_state
 
 State = dict[str, Any]
 AnyIterator = DeviceIterator | DeviceDatasetIterator
@@ -37,8 +39,15 @@ def carried_over(states: Sequence[State], iterator: AnyIterator) -> State:
       iterator: The iterator of this process.
 
     Raises:
-      ValueError: If these states can't be carried over.
+      TypeError: If `states` is no list.
+      ValueError: If one is no state, or they can't be carried over.
     """
+    if not isinstance(states, list | tuple):
+        raise TypeError(f"`states` must be a list: got {reprlib.repr(states)}. Pass one dict for each process.")
+    if not states:
+        raise ValueError("`states` must be those of all processes: got none. Pass one dict for each process.")
+    for process, state in enumerate(states):
+        require_state(state, f" of process {process}")
     batches = iterator.batches if isinstance(iterator, DeviceIterator) else iterator
     if isinstance(batches.source, grain.DataLoader):
         return _of_loader(states, batches.source)
@@ -56,8 +65,14 @@ def _of_loader(states: Sequence[State], loader: grain.DataLoader) -> State:
             "`checkpoint` must be that of a grain.DataLoader without FlatMap: got another. Restore it with the source,"
             " and as many processes and workers, that it was saved with."
         )
+    for name in ("worker_count", "sampler", "data_source"):
+        if any(state[name] != states[0][name] for state in states):
+            raise ValueError(
+                f"`checkpoint` must be of one run: got `{name}` {', '.join(repr(state[name]) for state in states)}."
+                " Pass the states of all processes of one step."
+            )
     # Processes that hold the same rows have been given the same records: they count as one shard.
-    shards = list({tuple(state["last_seen_indices"].values()): state for state in states}.values())
+    shards = list({tuple(_last_seen(state)): state for state in states}.values())
     if (len(shards), shards[0]["worker_count"]) == (options.shard_count, workers):
         as_many = len(states) == jax.process_count()
         return states[jax.process_index()] if as_many else shards[options.shard_index]
@@ -79,15 +94,20 @@ def _of_loader(states: Sequence[State], loader: grain.DataLoader) -> State:
     return state
 
 
+def _last_seen(state: State) -> list[int]:
+    """The index of the last record of each worker."""
+    return [state["last_seen_indices"][str(worker)] for worker in range(len(state["last_seen_indices"]))]
+
+
 def _consumed(shards: Sequence[State]) -> dict[int, int]:
     """How many records each lane has consumed; a lane's records are those whose number is its own modulo all lanes."""
     lanes = len(shards) * len(shards[0]["last_seen_indices"])
     consumed = {}
     for shard, state in enumerate(shards):
-        for worker, last in enumerate(state["last_seen_indices"].values()):
+        for worker, last in enumerate(_last_seen(state)):
             lane = shard + len(shards) * worker
             consumed[lane], misplaced = divmod(last - lane + lanes, lanes)
-            if misplaced:
+            if misplaced or consumed[lane] < 0:
                 raise ValueError(
                     f"`checkpoint` must hold shards 0 to {len(shards) - 1} of one grain.DataLoader: got the last seen"
                     f" indices {[state['last_seen_indices'] for state in shards]}. Shard by shard_options, with a"
@@ -122,8 +142,8 @@ def _why_no_beginning(shards: Sequence[State], consumed: dict[int, int], new_sha
 
 
 def _of_dataset(states: Sequence[State], batches: DeviceDatasetIterator) -> State:
-    if "global_next_index" in states[0]:  # an ElasticIterator's, which counts the records of all processes
-        if any(state["global_next_index"] != states[0]["global_next_index"] for state in states):
+    if any("global_next_index" in state for state in states):  # an ElasticIterator's, which counts all records
+        if any(state.get("global_next_index") != states[0].get("global_next_index") for state in states):
             raise ValueError(f"`checkpoint` must be of one step of all processes: got {states}. Save at the same step.")
         return states[0]
     template, entry = batches.get_state(), states[0].get(STATE_KEY, {})
@@ -144,7 +164,7 @@ def _of_dataset(states: Sequence[State], batches: DeviceDatasetIterator) -> Stat
 def _positions(state: State) -> list[int]:
     """How far each worker is; one number without workers, none for a dataset of another kind."""
     parts = state.get("iterators_in_use_states", [state])
-    return [part["next_index"] for part in parts if part is not None and "next_index" in part]
+    return [part["next_index"] for part in parts if part is not None and isinstance(part.get("next_index"), int)]
 
 
 def _layout(state: State) -> tuple[bool, int]:
@@ -203,6 +223,11 @@ def _at(template: State, step: int) -> State:
     """The state of an iterator like the template's after this many batches."""
     if "next_index" in template:
         return {**template, "next_index": step}
+    if "iterators_in_use_states" not in template:
+        raise ValueError(
+            f"`checkpoint` must be of the same kind of source: got one that counts batches, for {template}. Restore it"
+            " with the source that it was saved with."
+        )
     count = len(template["iterators_in_use_states"])
     return {
         **template,

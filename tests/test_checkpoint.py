@@ -335,3 +335,93 @@ def test_other_operators_are_refused_here_too(tmp_path):
     (tmp_path / "process_0-of-1.json").write_text(json.dumps(state))
     with pytest.raises(ValueError, match="`operators` must be those of the checkpoint"):
         checkpoint.restore(tmp_path, iter(gdx.DeviceLoader(dataset().batch(BATCH), chain()[:1])))
+
+
+def changed(**parts):
+    return lambda state: json.dumps({**json.loads(state), **parts})
+
+
+BAD_FILES = {
+    "empty": ("MapDataset", lambda _: "", "`state` must be whole, as JSON: got .* in .*process_0-of-1.json"),
+    "truncated": ("MapDataset", lambda state: state[:-9], "`state` must be whole, as JSON: got .* in .*process_0-of-1"),
+    "truncated, loader": ("loader", lambda state: state[:50], "`state` must be whole, as JSON: got .* in .*process_0"),
+    "no text": ("loader", lambda _: "\udcff", "`state` must be whole, as JSON: got .* in .*process_0-of-1.json"),
+    "list": ("MapDataset", lambda _: "[1]", "`state` must be a dict: got \\[1\\] in .*process_0-of-1.json"),
+    "list, loader": ("loader", lambda _: "[]", "`state` must be a dict: got \\[\\] in .*process_0-of-1.json"),
+    "nothing": ("MapDataset", lambda _: "{}", "`checkpoint` must come from a DeviceLoader that counted its batches"),
+    "nothing, loader": ("loader", lambda _: "{}", "`state` must have `version`"),
+    "entry": ("MapDataset", changed(grain_datarax={}), "`stream_version` must be an int: got 'nothing' in .*process_0"),
+    "entry, loader": ("loader", changed(grain_datarax=[]), "`grain_datarax` must be a dict: got \\[\\] in .*process_0"),
+    "list for seen": (
+        "loader",
+        changed(last_seen_indices=[7]),
+        "`last_seen_indices` must have each worker: got \\[7\\]",
+    ),
+    "no workers": ("loader", changed(last_seen_indices={}), "`last_seen_indices` must have each worker: got {} in"),
+    "text": ("loader", changed(last_seen_indices={"0": "7"}), "`last_seen_indices` must be ints: got {'0': '7'} in"),
+    "less than nothing": ("loader", changed(last_seen_indices={"0": -9}), "`last_seen_indices` must lie within the 32"),
+    "index": ("MapDataset", changed(next_index="1"), "`next_index` must be an int|must count batches in order"),
+    "states of workers": ("MapDataset", changed(iterators_in_use_states=3), "`iterators_in_use_states` must be a list"),
+    "parts of workers": ("loader", changed(iterators_in_use_states=[3]), "`iterators_in_use_states` must hold dicts"),
+    "other source": (
+        "ElasticIterator",
+        lambda _: '{"next_index": 1}',
+        "`checkpoint` must come from a DeviceLoader that",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "change", "message"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_bad_file_is_refused_by_its_name_and_leaves_the_iterator_where_it_was(source, change, message, tmp_path):
+    with closing(iter(gdx.DeviceLoader(SOURCES[source](), chain()))) as iterator:
+        next(iterator)
+        before = iterator.get_state()
+        text = before.decode() if isinstance(before, bytes) else json.dumps(before)
+        (tmp_path / "process_0-of-1.json").write_text(change(text), errors="surrogateescape")
+        with pytest.raises(ValueError, match=message) as refused:
+            checkpoint.restore(tmp_path, iterator)
+        assert str(tmp_path) in "\n".join([str(refused.value), *getattr(refused.value, "__notes__", ())])
+        assert iterator.get_state() == before
+        assert contents(next(iterator)) == expected_from(SOURCES[source])[1]
+
+
+@pytest.mark.parametrize("name", ["process_0-of-0.json", "process_0-of-99999999999.json"])
+def test_files_of_no_process_or_of_too_many_are_refused(name, tmp_path):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(FileNotFoundError, match="`directory` must hold the states of all processes of one run: got"):
+        checkpoint.restore(tmp_path, iter(gdx.DeviceLoader(dataset().batch(BATCH))))
+
+
+def test_what_are_no_states_of_one_run_is_refused():
+    loaded = after(2, 1)
+    entry = {"iterators_in_use_states": [None], "next_index_in_cycle": 0}
+    for states, kind, message in [
+        ([], ValueError, "`states` must be those of all processes: got none"),
+        ({}, TypeError, "`states` must be a list: got {}"),
+        ([loaded[0], None], ValueError, "`state` must be a dict: got None of process 1"),
+        ([loaded[0], {**loaded[1], "sampler": "other"}], ValueError, "must be of one run: got `sampler` "),
+        ([loaded[0], {**loaded[1], "last_seen_indices": {"0": -15}}], ValueError, "must hold shards 0 to 1 of one"),
+        (
+            [loaded[0], {**loaded[1], "worker_count": 2, "last_seen_indices": {"0": 1, "1": 3}}],
+            ValueError,
+            "must be of one run: got `worker_count` 0, 2",
+        ),
+        ([entry, entry], ValueError, "must be that of a grain.DataLoader without FlatMap"),
+    ]:
+        with pytest.raises(kind, match=message):
+            carried_over(states, shard_of(1, 0, 0))
+    elastic = iter(gdx.DeviceLoader(SOURCES["ElasticIterator"]()))
+    states = [iter(gdx.DeviceLoader(dataset(64)[index::2].batch(4))).get_state() for index in range(2)]
+    with pytest.raises(ValueError, match="`checkpoint` must be of the same kind of source"):
+        carried_over(states, elastic)
+    with pytest.raises(ValueError, match="`checkpoint` must be of one step of all processes"):
+        carried_over([{"global_next_index": 8}, states[0]], elastic)
+
+
+def test_the_order_of_the_workers_in_a_file_does_not_matter():
+    saved = shard_of(1, 0, 11, batch_size=1).get_state()
+    state = json.loads(saved)
+    shuffled = {**state, "last_seen_indices": dict(sorted(state["last_seen_indices"].items()))}
+    assert list(shuffled["last_seen_indices"]) != list(state["last_seen_indices"])
+    iterator = shard_of(1, 0, 0)
+    assert carried_over([shuffled], iterator) == carried_over([state], iterator)
