@@ -11,6 +11,7 @@ from grain_datarax.iterators import DeviceDatasetIterator, DeviceIterator
 from grain_datarax.operators.fingerprint import fingerprint
 from grain_datarax.operators.modality import ModalityOperator
 from grain_datarax.placement import RowSharding
+from grain_datarax.prefetch import prefetched
 from grain_datarax.shutdown import close_at_exit
 from grain_datarax.sources import host_batches, is_above_an_elastic_iterator, may_have_workers
 from grain_datarax.stage import Stage
@@ -121,9 +122,7 @@ class DeviceLoader:
     def __iter__(self) -> "DeviceIterator | DeviceDatasetIterator":
         """A new iterator: a `grain.DatasetIterator` over a dataset; over a `DataLoader` one whose states are bytes."""
         stage = Stage(self._rows, self._operators, self._keep_seed, self._pad_last_batch)
-        dataset = host_batches(self._source, self._buffer_size).map(stage)
-        if self._buffer_size > 0:  # with a size of 0 Grain's thread would fill a buffer without bounds
-            dataset = grain.experimental.ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=self._buffer_size)
+        dataset = prefetched(host_batches(self._source, self._buffer_size).map(stage), self._buffer_size)
         entry = fingerprint(self._operators) if self._fingerprint else None
         batches = DeviceDatasetIterator(iter(dataset), stage, entry, self._strict, self._source)
         self._open.add(batches)

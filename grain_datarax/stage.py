@@ -26,6 +26,15 @@ class Stage:
 
     def __call__(self, batch: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
         """The batch, and how many records of this process are in it."""
+        try:
+            return self._treat(batch)
+        except StopIteration as error:  # to Grain it would be the end of the data
+            raise RuntimeError(
+                f"`operators` must not raise StopIteration: got {error!r} on a batch. Catch it in the operator, or use"
+                " next(iterator, default)."
+            ) from error
+
+    def _treat(self, batch: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
         require_mapping(batch)
         if self._augment is not None:
             self._augment.check_values(batch)
