@@ -13,7 +13,7 @@ from grain_datarax.operators.modality import ModalityOperator
 from grain_datarax.placement import RowSharding
 from grain_datarax.prefetch import prefetched
 from grain_datarax.shutdown import close_at_exit
-from grain_datarax.sources import host_batches, is_above_an_elastic_iterator, may_have_workers
+from grain_datarax.sources import host_batches, is_above_an_elastic_iterator, kind_of, may_have_workers
 from grain_datarax.stage import Stage
 from grain_datarax.transforms import as_chain
 
@@ -128,6 +128,16 @@ class DeviceLoader:
         self._open.add(batches)
         close_at_exit(batches, may_have_workers(self._source))
         return DeviceIterator(batches) if isinstance(self._source, grain.DataLoader) else batches
+
+    def __repr__(self) -> str:
+        names = [type(operator).__name__ for operator in self._operators]
+        if len(names) > 4:
+            names[3:] = [f"{len(names) - 3} more"]
+        sharding = f"{self.sharding.spec} over {self.sharding.num_devices} devices"
+        return (
+            f"DeviceLoader(source={kind_of(self._source)}, operators=[{', '.join(names)}],\n"
+            f"             sharding={sharding}, buffer_size={self._buffer_size})"
+        )
 
     def close(self) -> None:
         """Closes all iterators of this loader: ends their threads and worker processes, and waits for them."""

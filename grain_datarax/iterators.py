@@ -12,7 +12,7 @@ import grain
 from grain_datarax.operators.fingerprint import differences
 from grain_datarax.seeding import require_mapping
 from grain_datarax.shutdown import ends_within, free_shared_memory
-from grain_datarax.sources import may_have_workers, require_within
+from grain_datarax.sources import kind_of, may_have_workers, require_within
 from grain_datarax.stage import Stage
 from grain_datarax.states import STATE_KEY, require_like, require_state
 
@@ -84,6 +84,10 @@ class DeviceDatasetIterator(grain.DatasetIterator):
         self._batches = saved.get("batches")
         self._batch_size = saved.get("batch_size", 0)
         self._stage.largest = self._batch_size // self.group_count
+
+    def __repr__(self) -> str:
+        batches = "an unknown number" if self._batches is None else self._batches
+        return f"{type(self).__name__}(source={kind_of(self.source)}, batches={batches}{', closed' * self._closed})"
 
     def _set_grains(self, state: dict[str, Any]) -> None:
         """Sets Grain's iterator, or leaves it where it was."""
@@ -161,6 +165,9 @@ class DeviceIterator(Iterator[dict[str, Any]]):
 
     def __next__(self) -> dict[str, Any]:
         return next(self.batches)
+
+    def __repr__(self) -> str:
+        return repr(self.batches).replace(type(self.batches).__name__, type(self).__name__, 1)
 
     def get_state(self) -> bytes:
         """As `DeviceDatasetIterator.get_state`, as JSON."""

@@ -85,6 +85,12 @@ def is_above_an_elastic_iterator(dataset: grain.IterDataset) -> bool:
     )
 
 
+def kind_of(source: Any) -> str:
+    """What the source is to Grain, in a word."""
+    kinds = (grain.DataLoader, grain.MapDataset, grain.experimental.ElasticIterator, grain.IterDataset)
+    return next(kind.__name__ for kind in kinds if isinstance(source, kind))
+
+
 def may_have_workers(source: Any) -> bool:
     """Whether Grain's worker processes may stand behind the source: an `IterDataset` doesn't say."""
     if isinstance(source, grain.DataLoader):

@@ -1,10 +1,12 @@
 """DeviceLoader: wrong arguments, and errors that arrive at their batch."""
 
+import re
+
 import grain
 import jax
 import numpy as np
 import pytest
-from device_sources import SEEDED, Map, chain, dataset, elastic, expected_of
+from device_sources import SEEDED, SOURCES, Map, chain, dataset, elastic, expected_of
 from helpers import contents, loader, noise
 from jax.sharding import NamedSharding, PartitionSpec
 from sources import Records
@@ -93,3 +95,21 @@ WRONG = {
 def test_wrong_arguments_and_batches_are_refused(act, kind, message):
     with pytest.raises(kind, match=message):
         act()
+
+
+@pytest.mark.parametrize(("source", "kind"), {name: name.split(",")[0] for name in SOURCES}.items())
+def test_a_loader_says_what_it_is_made_of(source, kind):
+    kind = "DataLoader" if kind == "loader" else kind
+    text = repr(gdx.DeviceLoader(SOURCES[source](), chain(), buffer_size=3))
+    assert text.startswith(f"DeviceLoader(source={kind}, operators=[PatchDropoutOperator, NoiseOperator],\n")
+    assert re.search(r"sharding=P\w*\('data',?\) over 8 devices, buffer_size=3\)$", text)
+    assert all(len(line) <= 120 for line in text.split("\n"))
+
+
+def test_a_loader_of_many_operators_is_shown_in_two_lines():
+    lines = repr(gdx.DeviceLoader(dataset().batch(8), [noise(name=f"noise {index}") for index in range(20)])).split(
+        "\n"
+    )
+    assert "operators=[NoiseOperator, NoiseOperator, NoiseOperator, 17 more]" in lines[0]
+    assert [len(line) <= 120 for line in lines] == [True] * 2
+    assert "operators=[]," in repr(gdx.DeviceLoader(dataset().batch(8)))

@@ -330,3 +330,27 @@ def test_differences_of_what_is_no_fingerprint_are_an_error(change):
     for sides in [(bad, good), (good, bad), (good, None)]:
         with pytest.raises(ValueError, match="` must (be|hold) .*: got "):
             differences(*sides)
+
+
+@pytest.mark.parametrize(
+    ("source", "start"),
+    [
+        ("loader", "DeviceIterator(source=DataLoader, "),
+        ("MapDataset", "DeviceDatasetIterator(source=MapDataset, "),
+        ("IterDataset", "DeviceDatasetIterator(source=IterDataset, "),
+        ("ElasticIterator", "DeviceDatasetIterator(source=ElasticIterator, "),
+    ],
+)
+def test_an_iterator_says_how_far_it_is(source, start):
+    iterator = iter(gdx.DeviceLoader(SOURCES[source](), chain()))
+    with closing(plain(SOURCES[source]())) as own:
+        state = own.get_state()
+    with iterator:
+        assert repr(iterator) == f"{start}batches=0)"
+        next(iterator)
+        assert repr(iterator) == f"{start}batches=1)"
+    assert repr(iterator) == f"{start}batches=1, closed)"
+    with closing(iter(gdx.DeviceLoader(SOURCES[source](), chain()))) as iterator:
+        iterator.set_state(state)  # of Grain's own, which does not count
+        assert repr(iterator) == f"{start}batches=an unknown number)"
+        assert len(repr(iterator)) <= 120
