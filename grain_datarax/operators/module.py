@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 import jax
@@ -64,6 +64,7 @@ class DataraxModuleConfig:
             raise TypeError(f"`precomputed_stats` must be a mapping: got {stats!r}. Pass a dict of arrays, or None.")
         if function is not None and stats is not None:
             raise ValueError(f"`batch_stats_fn` must be None beside `precomputed_stats`: got {function!r}. Set one.")
+        _require_arrays("precomputed_stats", stats)
         object.__setattr__(self, "_stats_digest", _digest(stats))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -83,6 +84,23 @@ class DataraxModuleConfig:
                 raise TypeError(f"`{name}` must be a str: got {value!r}. Pass a name.")
             if value == "":
                 raise ValueError(f"`{name}` must not be empty: got {value!r}. Pass a name.")
+
+
+def _require_arrays(name: str, stats: Mapping[str, Any] | None) -> None:
+    """Raises `TypeError` unless all leaves are arrays or numbers."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(stats)[0]:
+        if not is_array(leaf):
+            raise TypeError(
+                f"`{name}` must hold arrays: got {type(leaf).__name__} at {keystr(path)}. Leave it out, or make it a"
+                " number."
+            )
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether JAX can compute with a leaf: an array of numbers or bools, one of them, or PRNG keys."""
+    if isinstance(leaf, np.ndarray | np.generic):
+        return any(jnp.issubdtype(leaf.dtype, kind) for kind in (np.number, np.bool_))
+    return isinstance(leaf, jax.Array | bool | int | float | complex)
 
 
 def _digest(stats: Mapping[str, Any] | None) -> str:
@@ -109,9 +127,12 @@ class DataraxModule(nnx.Module):
       rngs: The rng streams; needed if `config.stochastic`.
       name: Tells this module's draws from those of others with the same root key.
 
+    A subclass whose `requires_rng_streams` needs attributes of its own sets them before `super().__init__`: then the
+    streams are looked for here, else only when the module first draws.
+
     Raises:
       TypeError: If an argument has the wrong type.
-      ValueError: If a stochastic module is given no stream to draw from.
+      ValueError: If `rngs` lacks a stream that `requires_rng_streams` names.
     """
 
     def __init__(self, config: DataraxModuleConfig, *, rngs: nnx.Rngs | None = None, name: str | None = None) -> None:
@@ -132,7 +153,8 @@ class DataraxModule(nnx.Module):
         # NumPy's 64 bits: x64 is off in JAX by default, and runs longer than 2**31 records exist.
         self.applied_count = OperationCount(np.int64(0))
         self.skipped_count = OperationCount(np.int64(0))
-        self.ensure_rng_streams([] if rngs is None else list(rngs))
+        with contextlib.suppress(AttributeError):  # of a subclass that is not set up yet: asked again by _stream
+            self.ensure_rng_streams(self._stream_names())
 
     def requires_rng_streams(self) -> list[str] | None:
         """The names of the rng streams that this module draws from, or None if it draws nothing."""
@@ -141,14 +163,21 @@ class DataraxModule(nnx.Module):
     def ensure_rng_streams(self, stream_names: list[str]) -> None:
         """Raises `ValueError` unless the streams that this module needs are among `stream_names`.
 
-        As in nnx, the stream `default` stands in for any other.
+        As in nnx, the stream `default` stands in for any other. `TypeError` if either is no list of names.
         """
-        for required in self.requires_rng_streams() or ():
-            if required not in stream_names and "default" not in stream_names:
-                raise ValueError(
-                    f'`rngs` must have the stream "{required}": got {stream_names}. Pass rngs=nnx.Rngs({required}=0),'
-                    " or set stream_name to one that is there."
-                )
+        given = _names("stream_names", stream_names)
+        for required in _names("requires_rng_streams", self.requires_rng_streams() or []):
+            self._require_stream(required, given)
+
+    def _require_stream(self, required: str, given: list[str]) -> None:
+        if required not in given and "default" not in given:
+            raise ValueError(
+                f'`rngs` must have the stream "{required}": got {given}. Pass rngs=nnx.Rngs({required}=0), or set'
+                " stream_name to one that is there."
+            )
+
+    def _stream_names(self) -> list[str]:
+        return [] if self.rngs is None else list(self.rngs)
 
     def root_key(self) -> jax.Array:
         """The key that this module's rng stream was made from; reading it does not advance the stream."""
@@ -169,7 +198,9 @@ class DataraxModule(nnx.Module):
             ) from error
 
     def _stream(self) -> Any:
-        assert self.rngs is not None  # a stochastic module has its streams, see ensure_rng_streams
+        self.ensure_rng_streams(self._stream_names())
+        self._require_stream(self.stream_name or "default", self._stream_names())
+        assert self.rngs is not None
         return self.rngs[self.stream_name or "default"]
 
     def compute_statistics(self, data: Any) -> dict[str, Any] | None:
@@ -189,6 +220,7 @@ class DataraxModule(nnx.Module):
         """Replaces the statistics by `stats`, a mapping of arrays."""
         if not isinstance(stats, Mapping):
             raise TypeError(f"`stats` must be a mapping: got {stats!r}. Pass a dict of arrays.")
+        _require_arrays("stats", stats)
         self.statistics.set_value(dict(stats))
 
     def reset_statistics(self) -> None:
@@ -290,29 +322,37 @@ class DataraxModule(nnx.Module):
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores what `get_state` returned, from a module of the same class and settings.
 
+        Python's numbers will do for arrays without axes, and lists for tuples, as JSON and Orbax return them.
+
         Raises:
-          TypeError: If `state` is no mapping.
-          ValueError: If its structure, a shape or a kind of number differs, naming the path; nothing is changed then.
-            Statistics alone may be there or not.
+          TypeError: If `state` is no mapping, or its statistics hold something other than arrays.
+          ValueError: If its structure, a shape or a kind of number differs, or a number is too large for its type,
+            naming the path. Statistics alone may be there or not.
+          Whatever is raised, nothing is changed then.
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"`state` must be a mapping: got {type(state).__name__}. Pass what get_state returned.")
         stats = state.get("statistics")
         if not isinstance(stats, Mapping | None):
             raise TypeError(f"`state` must hold a mapping at statistics: got {stats!r}. Pass what get_state returned.")
-        given, expected = _structure(state), _structure(self.get_state())
+        _require_arrays("statistics", stats)
+        given, expected = _leaves(state), _leaves(self.get_state())
         for path in sorted(expected.keys() | given.keys()):
-            got, wanted = given.get(path, "nothing"), expected.get(path, "nothing")
-            if got != wanted:
+            got, wanted = (_form(leaves[path]) if path in leaves else "nothing" for leaves in (given, expected))
+            if got != wanted and not _stands_for(given.get(path), got, wanted):
                 raise ValueError(
                     f"`state` must have the structure of the module: got {got} for {wanted} at {path}. Restore it into"
                     " a module of the class and settings that it came from."
                 )
+        values = []
         for names, variable in self._checkpointed().items():
-            value: Any = state
-            for name in names:
-                value = value[name]
-            variable.set_value(jax.tree.map(_like, variable.get_value(), value))
+            own, structure = jax.tree_util.tree_flatten_with_path(variable.get_value())
+            paths = [".".join((*names, keystr(path))) if path else ".".join(names) for path, _ in own]
+            leaves = [_like(leaf, given[path], path) for path, (_, leaf) in zip(paths, own, strict=True)]
+            values.append((variable, jax.tree.unflatten(structure, leaves)))
+        stats = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else np.array(leaf), stats)
+        for variable, value in values:
+            variable.set_value(value)
         _unread_masks.pop(self, None)
         self.statistics.set_value(stats)
 
@@ -332,14 +372,55 @@ def _to_numpy(leaf: Any) -> np.ndarray:
     return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 
-def _like(leaf: Any, array: Any) -> Any:
+def _like(leaf: Any, given: Any, path: str) -> Any:
+    """A leaf of a state as a variable holds it."""
+    array = _to_numpy(given)
     if _is_key(leaf):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
-    return np.asarray(array).astype(leaf.dtype)
+    if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+        return type(leaf)(array.item()) if isinstance(leaf, int | float | complex | str | bytes) else array.item()
+    with np.errstate(invalid="ignore", over="ignore"):
+        result = array.astype(leaf.dtype)
+    if jnp.issubdtype(leaf.dtype, jnp.integer) and not np.array_equal(result, array):
+        raise ValueError(
+            f"`state` must hold numbers that fit: got {array!r:.80} for {leaf.dtype} at {path}. Restore it where it was"
+            " saved, with x64 as it was there."
+        )
+    return result
 
 
-def _structure(state: Mapping[str, Any]) -> dict[str, str]:
-    """Shape and kind of each array by its path; widths may differ, as x64 comes and goes."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path({name: state[name] for name in state if name != "statistics"})
-    arrays = {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
-    return {path: f"{array.dtype.kind}{list(array.shape)}" for path, array in arrays.items()}
+def keystr(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _is_hollow(node: Any) -> bool:
+    return node is None or (isinstance(node, Mapping | list | tuple) and not node)
+
+
+def _leaves(state: Mapping[str, Any]) -> dict[str, Any]:
+    """All leaves by path but those of the statistics; None and what is empty is a leaf too."""
+    if odd := [name for name in state if not isinstance(name, str)]:
+        raise ValueError(f"`state` must have the structure of the module: got {odd[0]!r} for a name. Leave it out.")
+    state = {name: state[name] for name in state if name != "statistics"}
+    return {keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(state, is_leaf=_is_hollow)[0]}
+
+
+def _form(leaf: Any) -> str:
+    """The kind and the shape of an array; widths may differ, as x64 comes and goes."""
+    if _is_hollow(leaf):
+        return "None" if leaf is None else f"an empty {type(leaf).__name__}"
+    array = _to_numpy(leaf)
+    return f"{'f' if jnp.issubdtype(array.dtype, jnp.floating) else array.dtype.kind}{list(array.shape)}"
+
+
+def _stands_for(given: Any, got: str, wanted: str) -> bool:
+    """Whether what is given may be restored all the same: JSON knows no widths, nor 2.0, and Orbax keeps no None."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        return wanted == "f[]" or (wanted == "u[]" and given >= 0)
+    return all(form in ("nothing", "None") or form.startswith("an empty") for form in (got, wanted))
+
+
+def _names(name: str, names: Iterable[str]) -> list[str]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"`{name}` must be a list of names: got {names!r}. Put them into a list.")
+    return list(names)

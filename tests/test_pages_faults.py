@@ -1,0 +1,161 @@
+"""Faults of the operators' own pages that were once seen: each is refused, or right, in every way of applying."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from helpers import every_operator, noise
+
+import grain_datarax as gdx
+
+
+class Keeps(gdx.ModalityOperator):
+    """Leaves images as they are, and keeps variables."""
+
+    def __init__(self, *values, rngs=None):
+        super().__init__(gdx.ModalityOperatorConfig(field_key="image"), rngs=rngs)
+        for index, value in enumerate(values):
+            setattr(self, f"v{index}", nnx.Variable(value))
+
+    def effect(self, image, params):
+        return image
+
+
+VALUES = {
+    "int": 5, "float": 2.5, "bool": True, "str": "x", "none": None, "list": [1, 2.5], "tuple": (1, (2, 3)),
+    "nested": {"a": {"b": [1, None]}}, "array": np.ones(2), "arrays": [np.zeros(2), np.float32(3)],
+}  # fmt: skip
+
+
+def values_of(op):
+    return jax.tree.map(np.asarray, [each.get_value() for each in op._checkpointed().values()])
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+def test_variables_that_hold_no_array_are_restored_as_they_were(value):
+    op, fresh = Keeps(value), Keeps(jax.tree.map(lambda leaf: False if leaf is True else leaf * 0, value))
+    fresh.set_state(op.get_state())
+    restored = fresh.v0.get_value()
+    assert jax.tree.structure(restored) == jax.tree.structure(value)
+    for ours, theirs in zip(jax.tree.leaves(restored), jax.tree.leaves(value), strict=True):
+        assert type(ours) is type(theirs) or isinstance(ours, np.ndarray)
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("v0", None, r"got None for f\[2\] at v0"),
+        ("v0", [1.0, 2.0], r"got nothing for f\[2\] at v0"),
+        ("v0", "x", r"got U\[\] for f\[2\] at v0"),
+        ("v1", None, r"got None for i\[\] at v1"),
+        ("v1", 5.0, r"got f\[\] for i\[\] at v1"),
+        ("v1", True, r"got b\[\] for i\[\] at v1"),
+        ("v1", 2**40, r"must hold numbers that fit: got array\(1099511627776\) for int32 at v1"),
+        ("v1", object(), r"got O\[\] for i\[\] at v1"),
+        ("v2", -1, r"got i\[\] for u\[\] at v2"),
+        ("v3", [1], r"got nothing for i\[\] at v3.1"),
+        ("v3", 1, r"got i\[\] for nothing at v3"),
+        ("v4", 3, r"got i\[\] for None at v4"),
+        (7, 3, "got 7 for a name"),
+        ("statistics", {"mean": "x"}, "`statistics` must hold arrays: got str at mean"),
+        ("statistics", {"mean": object()}, "`statistics` must hold arrays: got object at mean"),
+    ],
+)
+def test_a_state_that_is_refused_changes_nothing(name, wrong, message):
+    op = Keeps(np.zeros(2), np.int32(0), np.uint32(0), [1, 2], None)
+    op.set_statistics({"mean": np.float32(1)})
+    before = values_of(op)
+    state = Keeps(np.ones(2), np.int32(1), np.uint32(1), [3, 4], None).get_state()
+    with pytest.raises((TypeError, ValueError), match=message):
+        op.set_state({**state, name: wrong})
+    jax.tree.map(np.testing.assert_array_equal, values_of(op), before)
+    assert op.get_statistics() == {"mean": 1}
+
+
+def test_numbers_of_python_restore_arrays_without_axes_and_lists_restore_tuples():
+    op = Keeps(np.float32(0), jnp.bfloat16(0), np.uint32(0), (1, np.zeros(2)))
+    op.set_state({**op.get_state(), "applied_count": 5, "v0": 2, "v1": 2.5, "v2": 3, "v3": [4, np.ones(2)]})
+    assert op.get_operation_stats()["applied_count"] == 5
+    assert [getattr(op, name).get_value().dtype for name in ("v0", "v1", "v2")] == [np.float32, jnp.bfloat16, np.uint32]
+    assert [float(getattr(op, name).get_value()) for name in ("v0", "v1", "v2")] == [2, 2.5, 3]
+    number, array = op.v3.get_value()
+    assert (number, array.tolist()) == (4, [1, 1])
+
+
+@every_operator
+def test_a_restored_module_shares_no_array_with_the_state(operator):
+    op, mean = operator(), np.ones(2)
+    state = {**op.get_state(), "statistics": {"mean": mean}}
+    op.set_state(state)
+    mean[:] = 7
+    state["statistics"]["more"] = mean
+    assert op.get_statistics().keys() == {"mean"}
+    assert op.get_statistics()["mean"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("set_stats", [lambda stats: noise(precomputed_stats=stats), noise().set_statistics])
+def test_statistics_hold_arrays(set_stats):
+    with pytest.raises(TypeError, match="must hold arrays: got str at by.0"):
+        set_stats({"by": ["mean"]})
+    set_stats({"by": [1.0, np.ones(2), None]})
+
+
+class NeedsDropout(Keeps):
+    def requires_rng_streams(self):
+        return ["dropout"]
+
+
+class NeedsLater(gdx.ModalityOperator):
+    def __init__(self, config, *, rngs, first):
+        if first:
+            self.streams = ("dropout",)
+        super().__init__(config, rngs=rngs)
+        self.streams = ("dropout",)
+
+    def requires_rng_streams(self):
+        return list(self.streams)
+
+    def effect(self, image, params):
+        return image
+
+
+def test_streams_that_a_subclass_requires_are_looked_for_by_the_constructor():
+    with pytest.raises(ValueError, match=r'`rngs` must have the stream "dropout": got \[\'params\'\]'):
+        NeedsDropout(rngs=nnx.Rngs(params=0))
+    NeedsDropout(rngs=nnx.Rngs(dropout=0))
+    config = gdx.ModalityOperatorConfig(field_key="image", stochastic=True)
+    with pytest.raises(ValueError, match='must have the stream "dropout"'):
+        NeedsLater(config, rngs=nnx.Rngs(params=0), first=True)
+    late = NeedsLater(config, rngs=nnx.Rngs(params=0), first=False)
+    with pytest.raises(ValueError, match='must have the stream "dropout"'):
+        late.apply_batch(gdx.Batch({"image": np.zeros((2, 4, 4), np.float32)}))
+    with pytest.raises(ValueError, match='must have the stream "dropout"'):
+        late.ensure_rng_streams(["params"])
+
+
+@pytest.mark.parametrize("rngs", [None, nnx.Rngs(dropout=0)])
+def test_a_stream_that_is_drawn_from_but_not_required_is_named(rngs):
+    class Wrong(gdx.ModalityOperator):
+        def effect(self, image, params):
+            return image
+
+        def requires_rng_streams(self):
+            return None
+
+    op = Wrong(gdx.ModalityOperatorConfig(field_key="image", stochastic=True), rngs=rngs)
+    with pytest.raises(ValueError, match='`rngs` must have the stream "default": got'):
+        op.apply_batch(gdx.Batch({"image": np.zeros((2, 4, 4), np.float32)}))
+
+
+def test_names_of_streams_come_in_a_list():
+    class Wrong(NeedsDropout):
+        def requires_rng_streams(self):
+            return "dropout"
+
+    with pytest.raises(TypeError, match="`requires_rng_streams` must be a list of names: got 'dropout'"):
+        Wrong(rngs=nnx.Rngs(dropout=0))
+    for names in ("default", None):
+        with pytest.raises(TypeError, match="`stream_names` must be a list of names: got"):
+            noise().ensure_rng_streams(names)
