@@ -1,13 +1,23 @@
 """Faults of the operators' own pages that were once seen: each is refused, or right, in every way of applying."""
 
+import dataclasses
+import functools
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import every_operator, noise
+from helpers import every_operator, noise, patch_dropout
 
 import grain_datarax as gdx
+from grain_datarax.operators.fingerprint import fingerprint
 
 
 class Keeps(gdx.ModalityOperator):
@@ -159,3 +169,154 @@ def test_names_of_streams_come_in_a_list():
     for names in ("default", None):
         with pytest.raises(TypeError, match="`stream_names` must be a list of names: got"):
             noise().ensure_rng_streams(names)
+
+
+@dataclasses.dataclass
+class Curve:
+    gain: float
+    table: np.ndarray
+
+
+class Mean(nnx.Module):
+    def __init__(self, gain):
+        self.gain = gain
+        self.learned = nnx.Param(jnp.ones(2))
+
+    def __call__(self, data):
+        return {"mean": data["image"].mean()}
+
+
+def scaled(by, power=2, *, offset=0):
+    return lambda image: image * by**power + offset
+
+
+def default(image, gain=2):
+    return image * gain
+
+
+def other_default(image, gain=3):
+    return image * gain
+
+
+other_default.__qualname__ = "default"
+
+PAIRS = {
+    "float": (2.0, 3.0),
+    "none": (None, 0),
+    "static": (nnx.static(2), nnx.static(3)),
+    "numpy scalar": (np.float32(2), np.float32(3)),
+    "numpy array": (np.arange(3), np.arange(3) + 1),
+    "jax array": (jnp.arange(3), jnp.arange(3.0)),
+    "key": (jax.random.key(0), jax.random.key(1)),
+    "object array": (np.array(["a", None]), np.array(["b", None])),
+    "nested": ({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}),
+    "set": (nnx.static({"a", "b", "c"}), nnx.static({"a", "b", "d"})),
+    "bytes": (b"a", b"b"),
+    "complex": (1j, 2j),
+    "type": (np.float32, np.float64),
+    "dataclass": (Curve(1.0, np.ones(2)), Curve(1.0, np.zeros(2))),
+    "code": (lambda image: image + 1, lambda image: image + 2),
+    "global function": (jnp.sin, jnp.cos),
+    "builtin": (math.sin, math.cos),
+    "closure": (scaled(2), scaled(3)),
+    "array in a closure": (scaled(np.ones(2)), scaled(np.zeros(2))),
+    "keyword in a closure": (scaled(2), scaled(2, offset=1)),
+    "default": (default, other_default),
+    "partial": (functools.partial(default, gain=2), functools.partial(default, gain=3)),
+    "jitted": (jax.jit(scaled(2)), jax.jit(scaled(3))),
+    "method": (Mean(2).__call__, Mean(3).__call__),
+    "operators": (nnx.List([noise(noise_std=0.1)]), nnx.List([noise(noise_std=0.2)])),
+    "module": (Mean(2), Mean(3)),
+}
+
+
+class Holds(Keeps):
+    def __init__(self, value):
+        super().__init__(jnp.ones(2))
+        self.held = value
+
+
+def attributes(value):
+    told = fingerprint([Holds(value)])
+    assert json.loads(json.dumps(told)) == told
+    return told["operators"][0]["attributes"]
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS.values(), ids=PAIRS)
+def test_a_fingerprint_tells_operators_with_other_attributes_apart(first, second):
+    assert attributes(first) == attributes(first)
+    assert attributes(first) != attributes(second)
+    assert "cannot be told" not in json.dumps(attributes(first))
+
+
+def test_a_fingerprint_says_what_it_cannot_tell():
+    class Opaque:
+        pass
+
+    name = f"{__name__}.test_a_fingerprint_says_what_it_cannot_tell.<locals>.Opaque"
+    assert attributes(Opaque()) == {"held": f"cannot be told: {name}"}
+    assert f"cannot be told: {name}" in json.dumps(attributes(scaled(Opaque())))  # not lost in a digest
+    assert attributes([np.random.default_rng(0)]) == {"held": ["cannot be told: numpy.random._generator.Generator"]}
+    assert attributes(float("nan")) == {"held": "nan"}
+
+
+def test_a_fingerprint_ends_where_an_attribute_holds_its_operator():
+    op = Holds(1.0)
+    op.held = lambda image: image * op.v0
+    assert fingerprint([op])["operators"][0]["attributes"]["held"]["encloses"] == {"op": "as 0 above"}
+
+
+def test_a_fingerprint_holds_the_content_of_batch_stats_fn():
+    def told(function):
+        return fingerprint([noise(batch_stats_fn=function)])["operators"][0]["batch_stats_fn"]
+
+    assert told(scaled(2)) != told(scaled(3))
+    assert told(Mean(2)) != told(Mean(3))
+    assert told(dict) == "builtins.dict"
+
+
+def test_learned_parameters_are_left_out_of_a_fingerprint():
+    first, second = Keeps(jnp.ones(2)), Keeps(jnp.zeros(2))
+    assert fingerprint([first]) == fingerprint([second])
+    assert "attributes" not in fingerprint([first])["operators"][0]
+
+
+# That of version 0.1.0. It may change with a Breaking line in the changelog alone: checkpoints hold it.
+GOLDEN = {
+    "name": "NoiseOperator/gaussian", "class": "NoiseOperator", "root_key": [0, 0], "batch_stats_fn": None,
+    "stochastic": True, "stream_name": None,
+    "_stats_digest": "786a02f742015903c6c6fd852552d272912f4740e15847618a86e217f71f5419"
+    "d25e1031afee585313896444934eb04b903a685b1448b755d56f701afe9be2ce",
+    "field_key": "image", "target_key": None, "auxiliary_fields": ["depth"], "clip_range": [0.0, 1.0],
+    "preserve_auxiliary": True, "validate_domain_constraints": True, "mode": "gaussian", "noise_std": 0.05,
+    "noise_mean": 0.0, "salt_prob": 0.1, "pepper_prob": 0.1, "salt_value": None, "pepper_value": None,
+    "lam_scale": 30.0,
+}  # fmt: skip
+
+
+def test_the_fingerprints_of_our_operators_are_those_of_old_checkpoints():
+    shared = [name for name in GOLDEN if name not in list(GOLDEN)[list(GOLDEN).index("mode") :]]
+    patches = {**{name: GOLDEN[name] for name in shared}, "clip_range": None, "auxiliary_fields": None}
+    patches |= {"name": "PatchDropoutOperator/2x3x4", "class": "PatchDropoutOperator"}
+    patches |= {"num_patches": 2, "patch_size": [3, 4], "drop_value": 0.0}
+    told = fingerprint([noise(auxiliary_fields=["depth"]), patch_dropout()])
+    assert told == {"stream_version": 1, "operators": [GOLDEN, patches]}
+    assert list(told["operators"][0]) == list(GOLDEN)
+
+
+SCRIPT = """
+import json
+import test_pages_faults as faults
+print(json.dumps([faults.attributes(first) for first, _ in faults.PAIRS.values()]))
+"""
+
+
+def test_a_fingerprint_is_the_same_in_other_processes():
+    expected = [attributes(first) for first, _ in PAIRS.values()]
+    for seed in ("1", "2"):
+        paths = os.pathsep.join([str(pathlib.Path(__file__).parent), *sys.path])
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": paths}
+        result = subprocess.run(
+            [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True
+        )
+        assert json.loads(result.stdout) == expected
