@@ -66,11 +66,12 @@ class ModalityOperatorConfig(DataraxModuleConfig):
         if names is not None and not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
             raise TypeError(f"`auxiliary_fields` must be a list of field names: got {names!r}. Pass a list, or None.")
         if self.clip_range is not None:
-            bounds: tuple[Any, ...] = tuple(self.clip_range) if isinstance(self.clip_range, list | tuple) else ()
-            if len(bounds) != 2 or not all(map(is_number, bounds)):
-                raise TypeError(
-                    f"`clip_range` must be two numbers: got {self.clip_range!r}. Pass (low, high), or None."
-                )
+            bounds: tuple[Any, ...] = tuple(self.clip_range) if isinstance(self.clip_range, list | tuple) else (None,)
+            problem = f"`clip_range` must be two numbers: got {self.clip_range!r}. Pass (low, high), or None."
+            if not all(map(is_number, bounds)):
+                raise TypeError(problem)
+            if len(bounds) != 2:
+                raise ValueError(problem)
             if not bounds[0] < bounds[1]:
                 raise ValueError(
                     f"`clip_range` must have low < high: got {self.clip_range!r}. Pass (low, high), or None."

@@ -103,8 +103,11 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
         super().__post_init__()
         self._require_integer("num_patches", self.num_patches, least=0)
         object.__setattr__(self, "num_patches", int(self.num_patches))
-        if not isinstance(self.patch_size, list | tuple) or len(self.patch_size) != 2:
-            raise TypeError(f"`patch_size` must be two integers: got {self.patch_size!r}. Pass (height, width).")
+        problem = f"`patch_size` must be two integers: got {self.patch_size!r}. Pass (height, width)."
+        if not isinstance(self.patch_size, list | tuple):
+            raise TypeError(problem)
+        if len(self.patch_size) != 2:
+            raise ValueError(problem)
         for length in self.patch_size:
             self._require_integer("patch_size", length, least=1)
         object.__setattr__(self, "patch_size", tuple(map(int, self.patch_size)))
