@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import every_operator, noise, patch_dropout
+from helpers import every_operator, noise, patch_dropout, seeded_batch
 
 import grain_datarax as gdx
 from grain_datarax.operators.fingerprint import fingerprint
@@ -320,3 +320,15 @@ def test_a_fingerprint_is_the_same_in_other_processes():
             [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True
         )
         assert json.loads(result.stdout) == expected
+
+
+@every_operator
+def test_an_operator_is_called_as_apply_batch(operator):
+    batch = seeded_batch(3)
+    expected = operator().apply_batch(gdx.Batch(batch), {"mean": np.float32(0)})
+    result = operator()(gdx.Batch(batch), {"mean": np.float32(0)})
+    assert isinstance(result, gdx.Batch)
+    np.testing.assert_array_equal(np.asarray(result.data["image"]), np.asarray(expected.data["image"]))
+    data, state, metadata = operator()(batch, {}, {"split": "a"})
+    np.testing.assert_array_equal(np.asarray(data["image"]), np.asarray(expected.data["image"]))
+    assert (state, metadata) == ({}, {"split": "a"})

@@ -370,6 +370,14 @@ class ModalityOperator(DataraxModule):
         return seen
 
     @overload
+    def __call__(self, batch: Batch, stats: dict[str, Any] | None = None) -> Batch: ...
+    @overload
+    def __call__(self, batch: Mapping[str, Any], stats: Any, metadata: Any) -> tuple[dict[str, Any], Any, Any]: ...
+    def __call__(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """As `apply_batch`."""
+        return self.apply_batch(batch, *args, **kwargs)
+
+    @overload
     def apply_batch(self, batch: Batch, stats: dict[str, Any] | None = None) -> Batch: ...
     @overload
     def apply_batch(self, batch: Mapping[str, Any], stats: Any, metadata: Any) -> tuple[dict[str, Any], Any, Any]: ...
