@@ -6,18 +6,21 @@ import json
 import math
 import os
 import pathlib
+import random
 import subprocess
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import every_operator, noise, patch_dropout, seeded_batch
+from helpers import OPERATORS, every_operator, images, noise, patch_dropout, seeded_batch, seeds
 
 import grain_datarax as gdx
 from grain_datarax.operators.fingerprint import fingerprint
+from grain_datarax.operators.modality import looks_channels_first
 
 
 class Keeps(gdx.ModalityOperator):
@@ -320,6 +323,324 @@ def test_a_fingerprint_is_the_same_in_other_processes():
             [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True
         )
         assert json.loads(result.stdout) == expected
+
+
+# Every way of applying an operator to two records.
+WAYS = {
+    "apply": lambda op, batch: op.apply(first_of(batch), {}, {}, row(op, batch) if op.stochastic else None),
+    "apply_batch": lambda op, batch: op.apply_batch(gdx.Batch(batch)),
+    "three arguments": lambda op, batch: op.apply_batch(batch, {}, {}),
+    "call": lambda op, batch: op(gdx.Batch(batch)),
+    "AugmentBatch": lambda op, batch: gdx.AugmentBatch(op).map(batch),
+    "AugmentRecord": lambda op, batch: gdx.AugmentRecord(op).random_map(first_of(batch), np.random.default_rng(0)),
+}
+every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
+def first_of(batch):
+    return {name: field[0] for name, field in batch.items()}
+
+
+def row(op, batch):
+    drawn = op.generate_random_params(jax.random.key(0), {"image": batch["image"].shape})
+    return jax.tree.map(lambda rows: rows[0], drawn)
+
+
+def of_the_image(draw=None, effect=lambda image, _: image, **settings):
+    """An operator that draws and does what the two functions say."""
+
+    class Own(gdx.ModalityOperator):
+        def draw(self, key, shape):
+            return {} if draw is None else draw(key, shape)
+
+        def effect(self, image, params):
+            return effect(image, params)
+
+    return Own(gdx.ModalityOperatorConfig(field_key="image", **settings), rngs=nnx.Rngs(0))
+
+
+IMAGE = images(1)[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "wrong", "error", "message"),
+    [
+        (OPERATORS["salt_pepper"], "noise_mask", IMAGE, TypeError, "of a type like int8: got float32"),
+        (OPERATORS["salt_pepper"], "noise_mask", IMAGE > 2, TypeError, "of a type like int8: got bool"),
+        (OPERATORS["salt_pepper"], "noise_mask", np.full(IMAGE.shape, 255, np.uint8), ValueError, "from -1 to 1: got values from 255 to 255"),
+        (OPERATORS["poisson"], "poisson_samples", np.full(IMAGE.shape, 3), TypeError, "of a type like float32: got int64"),
+        (OPERATORS["poisson"], "poisson_samples", np.full(IMAGE.shape, 3.0), ValueError, "from 0 to 1, both excluded: got values from 3.0"),
+        (OPERATORS["poisson"], "poisson_samples", np.ones(IMAGE.shape, np.float32), ValueError, "from 0 to 1, both excluded"),
+        (OPERATORS["poisson"], "poisson_samples", np.full(IMAGE.shape, 1 - 1e-12), ValueError, "from 0 to 1, both excluded"),
+        (OPERATORS["gaussian"], "noise", np.full(IMAGE.shape, 1e300), ValueError, "from -inf to inf, both excluded"),
+        (OPERATORS["gaussian"], "noise", np.full(IMAGE.shape, np.nan, np.float32), ValueError, "from -inf to inf, both excluded"),
+        (OPERATORS["gaussian"], "noise", np.zeros(IMAGE.shape, np.int8), TypeError, "of a type like float32: got int8"),
+        (patch_dropout, "patch_positions", np.zeros((2, 2), np.float32), TypeError, "of a type like int32: got float32"),
+        (patch_dropout, "patch_positions", jnp.zeros((2, 2)), TypeError, "of a type like int32: got float32"),
+        (patch_dropout, "patch_positions", np.full((2, 2), -1), ValueError, r"from 0 to \[13  8\]: got values from -1 to -1"),
+        (patch_dropout, "patch_positions", np.array([[0, 0], [0, 9]]), ValueError, r"from 0 to \[13  8\]"),
+        (patch_dropout, "patch_positions", [[0, 0], [1, 1]], ValueError, r"of shape \(2, 2\)"),
+    ],
+)  # fmt: skip
+def test_params_of_another_meaning_are_refused(make, name, wrong, error, message):
+    with pytest.raises(error, match=f"`random_params` must hold `{name}` {message}"):
+        make().apply({"image": IMAGE}, {}, {}, {name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "given"),
+    [
+        (OPERATORS["salt_pepper"], "noise_mask", np.where(IMAGE > 0.5, 1, -1)),
+        (OPERATORS["poisson"], "poisson_samples", np.full(IMAGE.shape, 0.5)),
+        (OPERATORS["gaussian"], "noise", np.full(IMAGE.shape, 0.5, jnp.bfloat16)),
+        (patch_dropout, "patch_positions", np.array([[0, 0], [13, 8]])),
+    ],
+)
+def test_params_of_a_users_own_are_taken(make, name, given):
+    result = make().apply({"image": IMAGE}, {}, {}, {name: given})[0]["image"]
+    assert np.isfinite(np.asarray(result)).all()
+    assert (np.asarray(result) != IMAGE).any()
+
+
+def test_params_are_a_mapping():
+    with pytest.raises(TypeError, match="`random_params` must be a mapping: got list"):
+        noise().apply({"image": IMAGE}, {}, {}, [IMAGE])
+
+
+AUXILIARY = {
+    "boxes": (np.zeros((2, 7, 4), np.float32), ValueError, r"share the image's height and width \(16, 12\): got shape \(7, 4\)"),
+    "another size": (np.zeros((2, 8, 12)), ValueError, r"share the image's height and width \(16, 12\): got shape \(8, 12\)"),
+    "missing": (None, KeyError, "`other` must be a field: got the fields image, record_seed"),
+    "list": ([[1, 2], [3]], TypeError, "`other` must be an array: got list"),
+    "strings": (np.full((2, 16, 12), "a"), TypeError, "`other` must hold numbers or bools"),
+    "objects": (np.full((2, 16, 12), None), TypeError, "`other` must hold numbers or bools"),
+    "foreign bytes": (np.zeros((2, 16, 12), ">f4"), TypeError, "`other` must hold numbers or bools in native byte"),
+}  # fmt: skip
+
+
+@every_way
+@every_operator
+@pytest.mark.parametrize(("other", "error", "message"), AUXILIARY.values(), ids=AUXILIARY)
+def test_auxiliary_fields_that_are_preserved_are_looked_at(operator, way, other, error, message):
+    batch = seeded_batch(2) if other is None else {**seeded_batch(2), "other": other}
+    with pytest.raises(error, match=message):
+        way(operator(auxiliary_fields=["other"]), batch)
+    seeded = {**seeded_batch(2), "other": np.zeros((2, 16, 12))}
+    way(operator(auxiliary_fields=["other"]), seeded)
+
+
+class Labels(gdx.ModalityOperator):
+    """Reads the label too, and leaves its auxiliary field to others."""
+
+    reads = ("image", "label")
+
+    def effect(self, image, params):
+        return image
+
+    def apply(self, data, state, metadata, random_params=None, stats=None):
+        return {**data, "image": data["image"] + data["label"]}, state, metadata
+
+
+def test_a_subclass_may_read_fields_that_are_no_part_of_the_image():
+    op = Labels(gdx.ModalityOperatorConfig(field_key="image", auxiliary_fields=["mask"]))
+    batch = {"image": np.zeros((2, 4, 4), np.float32), "label": np.float32([1, 2]), "mask": np.zeros((2, 4, 4), bool)}
+    result = gdx.AugmentBatch(op).map(batch)
+    assert np.asarray(result["image"])[:, 0, 0].tolist() == [1, 2]
+    with pytest.raises(ValueError, match="`auxiliary_fields` must share"):
+        gdx.AugmentBatch(op).map({**batch, "mask": np.zeros((2, 7, 4))})
+    with pytest.raises(KeyError, match="`mask` must be a field"):
+        op.apply_batch(gdx.Batch({name: batch[name] for name in ("image", "label")}))
+
+
+def nested(key, shape):
+    return {"a": {"b": jax.random.uniform(key, shape), "c": [jax.random.uniform(key, ()), (jnp.int32(1),)]}, "n": None}
+
+
+@every_way
+@pytest.mark.parametrize("settings", [{"stochastic": True}, {}, {"cacheable": True}], ids=str)
+def test_what_is_drawn_may_be_nested(way, settings):
+    def effect(image, params):
+        assert params["n"] is None
+        return image + params["a"]["b"] * params["a"]["c"][0] * params["a"]["c"][1][0]
+
+    op = of_the_image(nested, effect, **settings)
+    result = way(op, seeded_batch(2))
+    assert np.isfinite(np.asarray(jax.tree.leaves(result)[0])).all()
+    params = op.generate_random_params(jax.random.key(0), {"image": (2, 16, 12, 3)})
+    assert params["a"]["b"].shape == (2, 16, 12, 3)
+    assert params["a"]["c"][1][0].shape == (2,)
+
+
+def test_nested_params_are_compared_by_path():
+    op = of_the_image(nested, stochastic=True)
+    params = row(op, seeded_batch(1))
+    with pytest.raises(TypeError, match=r"`random_params` must hold `a.c.0` of a type like float32: got int"):
+        op.apply({"image": IMAGE}, {}, {}, {"a": {**params["a"], "c": [1, (1,)]}})
+    with pytest.raises(ValueError, match=r"`random_params` must hold `a.b` of shape \(16, 12, 3\)"):
+        op.apply({"image": IMAGE}, {}, {}, {"a": {**params["a"], "b": np.float32(1)}})
+
+
+DRAWS = {
+    "array": (jax.random.uniform, "got an array"),
+    "none": (lambda *_: None, "got NoneType"),
+    "list": (lambda key, shape: [jax.random.uniform(key, shape)], "got list"),
+    "string": (lambda *_: {"x": {"mode": "a"}}, "got str at x.mode"),
+}
+
+
+@every_way
+@pytest.mark.parametrize("settings", [{"stochastic": True}, {}, {"cacheable": True}], ids=str)
+@pytest.mark.parametrize(("draw", "message"), DRAWS.values(), ids=DRAWS)
+def test_a_draw_that_is_no_mapping_of_arrays_is_refused(way, settings, draw, message):
+    with pytest.raises(TypeError, match=f"`draw` must return a mapping of arrays: {message}"):
+        way(of_the_image(draw, **settings), seeded_batch(2))
+
+
+GLOBAL = {
+    "numpy": lambda _, shape: {"x": np.random.uniform(size=shape).astype(np.float32)},
+    "numpy in jax": lambda key, shape: {"x": jax.random.uniform(key, shape) + np.random.normal()},
+    "python": lambda key, shape: {"x": jax.random.uniform(key, shape) * random.random()},
+    "python's coin": lambda key, shape: {"x": jax.random.uniform(key, shape) if random.random() < 0.5 else jnp.ones(shape)},
+}  # fmt: skip
+
+
+@every_way
+@pytest.mark.parametrize("settings", [{"stochastic": True}, {}, {"cacheable": True}], ids=str)
+@pytest.mark.parametrize("draw", GLOBAL.values(), ids=GLOBAL)
+def test_a_draw_from_a_global_generator_is_refused(way, settings, draw):
+    random.seed(0)  # a coin that falls on one side nine times is not noticed
+    with pytest.raises(ValueError, match="`draw` must draw from its key alone: got numbers of NumPy's or Python's"):
+        way(of_the_image(draw, **settings), seeded_batch(2))
+
+
+@every_way
+def test_an_effect_from_a_global_generator_is_refused(way):
+    op = of_the_image(effect=lambda image, _: image + np.random.normal(size=image.shape).astype(np.float32))
+    with pytest.raises(ValueError, match="`effect` must draw from its key alone"):
+        way(op, seeded_batch(2))
+
+
+def test_generators_that_others_move_meanwhile_are_no_fault():
+    def draw(key, shape):
+        thread = threading.Thread(target=lambda: (random.random(), np.random.uniform()))
+        thread.start()
+        thread.join()
+        return {"x": jax.random.uniform(key, shape)}
+
+    gdx.AugmentBatch(of_the_image(draw, stochastic=True)).map(seeded_batch(2))
+
+
+def test_a_draw_is_not_repeated_where_it_is_compiled():
+    op = of_the_image(lambda key, shape: calls.append(0) or {"x": jax.random.uniform(key, shape)}, stochastic=True)
+    calls = []
+    augment = gdx.AugmentBatch(op)
+    augment.map(seeded_batch(2))
+    first = len(calls)
+    for _ in range(3):
+        augment.map(seeded_batch(2))
+    assert len(calls) == first <= 2  # the draw, and what it is compared with
+
+
+@every_way
+@pytest.mark.parametrize(
+    ("effect", "got"),
+    [
+        (lambda *_: None, "NoneType"),
+        (lambda image, _: (image, image), "tuple"),
+        (lambda image, _: [image], "list"),
+        (lambda *_: 1.0, "float"),
+        (lambda image, _: {"image": image}, "dict"),
+    ],
+)
+def test_an_effect_that_returns_no_array_is_refused(way, effect, got):
+    with pytest.raises(TypeError, match=f'`effect` must return an array: got {got} for field "image"'):
+        way(of_the_image(effect=effect), seeded_batch(2))
+
+
+@every_way
+@pytest.mark.parametrize(
+    ("wrong", "got"),
+    [
+        (lambda _: None, "got NoneType"),
+        (lambda data: data, "got dict"),
+        (lambda data: (data, {}), r"got \('dict', 'dict'\)"),
+        (lambda data: (data, {}, {}, {}), "got"),
+        (lambda data: (data["image"], {}, {}), "got"),
+        (lambda _: (None, {}, {}), "got"),
+        (lambda data: (data, [], {}), r"got \('dict', 'list', 'dict'\)"),
+    ],
+)
+def test_an_apply_that_returns_something_else_is_refused(way, wrong, got):
+    class Own(gdx.ModalityOperator):
+        def effect(self, image, params):
+            return image
+
+        def apply(self, data, state, metadata, random_params=None, stats=None):
+            """The user's own."""
+            return wrong(data)
+
+    assert Own.apply.__doc__ == "The user's own."
+    with pytest.raises(
+        TypeError, match=f"`apply` must return three mappings, the data, the state and the metadata: {got}"
+    ):
+        way(Own(gdx.ModalityOperatorConfig(field_key="image")), seeded_batch(2))
+
+
+@every_operator
+def test_data_that_is_no_mapping_is_refused(operator):
+    for apply in (lambda: operator().apply(IMAGE, {}, {}), lambda: operator().apply_batch(gdx.Batch(IMAGE[None]))):
+        with pytest.raises(TypeError, match="`data` must be a mapping from field names: got ndarray"):
+            apply()
+
+
+BATCH_WAYS = {name: WAYS[name] for name in ("apply_batch", "three arguments", "call", "AugmentBatch")}
+
+
+@pytest.mark.parametrize("way", BATCH_WAYS.values(), ids=BATCH_WAYS)
+@pytest.mark.parametrize("stochastic", [False, True])
+@every_operator
+def test_a_missing_batch_axis_is_told_of(operator, stochastic, way):
+    op = operator(stochastic=stochastic)
+    for image in (IMAGE, IMAGE[..., 0]):
+        message = r"`record_seed` must be a seed for each record: got shape \(2,\) beside .* axis 0 is the batch, which"
+        with pytest.raises(ValueError, match=message):
+            way(op, {"image": image, "record_seed": seeds(1)[0]})
+    with pytest.raises(
+        ValueError, match=r"Axis 0 is the batch, and may be missing here: .*AugmentRecord.*image\[None\]"
+    ):
+        way(op, {"image": IMAGE[..., 0], "record_seed": seeds(16)})
+    if operator is patch_dropout:
+        with pytest.raises(ValueError, match="`patch_size` must fit .* Axis 0 is the batch, and may be missing here"):
+            way(op, {"image": IMAGE, "record_seed": seeds(16)})
+    record = {"image": IMAGE[..., 0], "record_seed": seeds(1)[0]}  # which AugmentRecord makes a batch of one
+    gdx.AugmentRecord(op).random_map(record, np.random.default_rng(0))
+
+
+@every_operator
+def test_shapes_to_draw_for_are_those_of_a_batch(operator):
+    for shape in ((16, 12), (2, 2, 16, 12, 3), ()):
+        with pytest.raises(ValueError, match="`image` must be an image"):
+            operator().generate_random_params(jax.random.key(0), {"image": shape})
+
+
+@every_way
+@pytest.mark.parametrize("shape", [(3, 16, 12), (1, 16, 12), (4, 16, 12), (8, 16, 12)], ids=str)
+def test_channels_first_are_told_of_where_the_image_is_refused(way, shape):
+    batch = {**seeded_batch(2), "image": np.zeros((2, *shape), np.float32), "depth": np.zeros((2, 16, 12))}
+    message = 'looks like channels first .*jnp.moveaxis.*axes="CHW"'
+    with pytest.raises(ValueError, match=message):
+        way(noise(auxiliary_fields=["depth"], stochastic=False), batch)
+    with pytest.raises(ValueError, match=message):
+        way(patch_dropout(patch_size=(9, 9), stochastic=False), batch)
+
+
+def test_only_what_looks_so_is_said_to_have_channels_first():
+    for shape in ((3, 16, 12), (1, 5, 5), (4, 16, 12), (8, 64, 64)):
+        assert looks_channels_first(shape)
+    for shape in ((16, 12, 3), (16, 12), (3, 16, 3), (64, 64, 5), (3, 4, 4), (2, 3, 16, 12)):
+        assert not looks_channels_first(shape)
+    with pytest.raises(ValueError, match=r"Use a smaller patch, .* through\.$"):
+        gdx.AugmentBatch(patch_dropout(patch_size=(20, 20))).map(seeded_batch(2))
 
 
 @every_operator

@@ -3,8 +3,12 @@
 import abc
 import contextlib
 import dataclasses
+import functools
+import pickle
+import random
+import re
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, overload
 
 import jax
@@ -15,7 +19,7 @@ from flax import errors
 from grain_datarax.operators import chain
 from grain_datarax.operators.batch import Batch
 from grain_datarax.operators.fields import field_names, flatten, get_field, pick_fields, set_field, set_fields
-from grain_datarax.operators.module import DataraxModule, DataraxModuleConfig
+from grain_datarax.operators.module import DataraxModule, DataraxModuleConfig, is_array, keystr
 from grain_datarax.operators.units import ClipRange, integer_bounds, integer_full_scale, is_float, require_fraction
 from grain_datarax.random.bits import STREAM
 from grain_datarax.random.keys import as_stream_key, operator_key
@@ -116,16 +120,34 @@ class ModalityOperator(DataraxModule):
 
     A subclass says what a record draws (`draw`, nothing by default) and what becomes of an image (`effect`). It may
     override `generate_random_params` and `apply` as well; then `reads` and `writes` must name the fields that it
-    touches: in a batch `apply` sees these, and no metadata.
+    touches: in a batch `apply` sees these, and no metadata. All of these are pure: they run when JAX traces them, once
+    for all records.
     """
 
     config: ModalityOperatorConfig
     # Whether values stay in their unit: if so, the range of a later operator is checked on the host batch too.
     keeps_scale = False
 
-    def draw(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array]:
-        """What one record draws: arrays that depend on the key, the settings and the image's shape alone."""
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if "apply" in vars(cls):
+            cls.apply = _checked(cls.apply)  # type: ignore[method-assign]
+
+    def draw(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, Any]:
+        """What one record draws: a mapping of arrays, nested or not.
+
+        They depend on the key, the settings and the image's shape alone, and not on NumPy's or Python's generators,
+        which are asked once for all records.
+        """
         del key, shape
+        return {}
+
+    def param_ranges(self, shape: tuple[int, ...]) -> Mapping[str, tuple[Any, Any]]:
+        """Between which numbers the arrays lie that `draw` returns, by name; those that are left out are not looked at.
+
+        Integers may be either end, floats neither. `apply` compares `random_params` that are NumPy arrays with it.
+        """
+        del shape
         return {}
 
     @abc.abstractmethod
@@ -164,14 +186,20 @@ class ModalityOperator(DataraxModule):
 
         Raises:
           KeyError: If the operator's field is not in `data_shapes`.
-          ValueError: If there are neither one nor B keys.
+          TypeError: If `draw` returns no mapping of arrays.
+          ValueError: If there are neither one nor B keys, images of this shape can't be treated, or `draw` asks
+            NumPy's or Python's generator.
         """
         if self.config.field_key not in data_shapes:
             raise KeyError(
                 f"`data_shapes` must hold `{self.config.field_key}`: got the fields {field_names(data_shapes)}. Add its"
                 " batched shape."
             )
-        record_count, *shape = data_shapes[self.config.field_key]
+        batch_shape = tuple(data_shapes[self.config.field_key])
+        record_count, *shape = batch_shape or (0,)
+        problem = self.untreatable(tuple(shape))
+        if problem and self.config.validate_domain_constraints:
+            raise ValueError(problem + _remedy({self.config.field_key: tuple(shape)}, batched=True))
         keys = as_stream_key(rng)
         if keys.ndim == 0:
             keys = jax.random.split(keys, record_count)
@@ -180,7 +208,23 @@ class ModalityOperator(DataraxModule):
                 f"`rng` must be one key or one for each record: got {keys.shape} for {record_count} records. Pass"
                 " jax.random.key(seed), or an array of that many keys."
             )
-        return jax.vmap(lambda key: self.draw(key, tuple(shape)))(keys)
+        return jax.vmap(lambda key: self._draw(key, tuple(shape)))(keys)
+
+    def _draw(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, Any]:
+        """As `draw`, and raises unless that is a mapping of arrays that come from the key."""
+        drawn = _same_each_time("draw", lambda: self.draw(key, shape))
+        if not isinstance(drawn, Mapping):
+            raise TypeError(
+                f"`draw` must return a mapping of arrays: got {_type_name(drawn)}. Give what it draws a name:"
+                ' {"name": array}.'
+            )
+        for path, leaf in jax.tree_util.tree_flatten_with_path(dict(drawn))[0]:
+            if not is_array(leaf):
+                raise TypeError(
+                    f"`draw` must return a mapping of arrays: got {type(leaf).__name__} at {keystr(path)}. Leave it"
+                    " out: settings are there in `self.config`."
+                )
+        return dict(drawn)
 
     def apply(
         self,
@@ -205,19 +249,26 @@ class ModalityOperator(DataraxModule):
 
         Raises:
           KeyError: If a field is missing.
-          TypeError: If a field's dtype can't be treated.
-          ValueError: If `random_params` is missing, a setting is no fraction of an integer image's full scale, or
-            `validate_domain_constraints` is set and the image can't be treated.
+          TypeError: If a field's dtype can't be treated, or `random_params` have other types than what is drawn.
+          ValueError: If `random_params` are missing, of another shape or, in NumPy arrays, out of their range, a
+            setting is no fraction of an integer image's full scale, or `validate_domain_constraints` is set and the
+            image can't be treated.
         """
         del stats
+        treats = self.check(data)
         image = get_field(data, self.config.field_key)
-        if not self.check(data):
+        if not treats:
             return set_field(data, self._treated_fields()[0][1], image), state, metadata
         params = self._params(np.shape(image), random_params)
         treated = self.treats_values(data)
         for source, target in self._treated_fields():
             field = jnp.asarray(get_field(data, source))
-            result = self.effect(field, params)
+            result = _same_each_time("effect", lambda field=field: self.effect(field, params))  # type: ignore[misc]
+            if not isinstance(result, jax.Array | np.ndarray):
+                raise TypeError(
+                    f'`effect` must return an array: got {type(result).__name__} for field "{source}". Return what'
+                    " becomes of the image."
+                )
             if (result.shape, result.dtype) != (field.shape, field.dtype):
                 raise TypeError(
                     f"`effect` must keep shape and dtype: got {result.dtype}{list(result.shape)} for"
@@ -235,18 +286,42 @@ class ModalityOperator(DataraxModule):
                 "`random_params` must be given to a stochastic operator: got None. Pass a row of what"
                 " generate_random_params returns, or use apply_batch."
             )
+        if not isinstance(random_params, Mapping):
+            raise TypeError(
+                f"`random_params` must be a mapping: got {type(random_params).__name__}. Pass a row of what"
+                " generate_random_params returns."
+            )
         if type(self).generate_random_params is ModalityOperator.generate_random_params:
-            for name, drawn in jax.eval_shape(lambda: self._draw_pattern(self.namespace, shape)).items():
-                if name not in random_params or np.shape(random_params[name]) != drawn.shape:
-                    given = {name: np.shape(value) for name, value in random_params.items()}
-                    raise ValueError(
-                        f"`random_params` must hold `{name}` of shape {drawn.shape}: got {given}. Pass a row of what"
-                        " generate_random_params returns."
-                    )
-        return random_params
+            return {**random_params, **self._as_drawn(random_params, shape)}
+        return dict(random_params)
+
+    def _as_drawn(self, random_params: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+        """These in the structure and the types of what a record draws; raises unless they could be that."""
+        remedy = "Pass a row of what generate_random_params returns."
+        given = {keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(dict(random_params))[0]}
+        ranges = self.param_ranges(shape)
+        drawn = jax.eval_shape(lambda: self._draw_pattern(self.namespace, shape))
+        values = []
+        for path, expected in jax.tree_util.tree_flatten_with_path(drawn)[0]:
+            name = keystr(path)
+            if name not in given or np.shape(given[name]) != expected.shape:
+                shapes = {name: np.shape(value) for name, value in given.items()}
+                raise ValueError(
+                    f"`random_params` must hold `{name}` of shape {expected.shape}: got {shapes}. {remedy}"
+                )
+            value = given[name]
+            dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+            if _kind(dtype) is not _kind(expected.dtype):
+                raise TypeError(
+                    f"`random_params` must hold `{name}` of a type like {expected.dtype}: got {dtype}. {remedy}"
+                )
+            if name in ranges and not isinstance(value, jax.Array):  # those on a device would be waited for
+                _require_range(name, value, *ranges[name], expected.dtype)
+            values.append(value if dtype == expected.dtype else jnp.asarray(value, expected.dtype))
+        return jax.tree.unflatten(jax.tree.structure(drawn), values)
 
     def _draw_pattern(self, namespace: str, shape: tuple[int, ...]) -> dict[str, jax.Array]:
-        return self.draw(operator_key(jax.random.key(0, impl=STREAM), namespace), shape)
+        return self._draw(operator_key(jax.random.key(0, impl=STREAM), namespace), shape)
 
     def keep_pattern(self, namespace: str, shape: tuple[int, ...]) -> None:
         """Fills the cache for images of this shape, if this operator is deterministic and cacheable."""
@@ -268,19 +343,36 @@ class ModalityOperator(DataraxModule):
         Raises:
           As `apply`.
         """
-        fields = {path: get_field(data, path) for path in self.reads}
+        config = self.config
+        if not isinstance(data, Mapping):
+            raise TypeError(
+                f"`data` must be a mapping from field names: got {type(data).__name__}. Pass a dict such as"
+                f' {{"{config.field_key}": image}}.'
+            )
+        belonging = (config.field_key, *(config.auxiliary_fields or ()))
+        # Of a record in a compiled batch there is what `reads` names; a subclass may leave auxiliary fields out.
+        fields = {
+            path: get_field(data, path) for path in dict.fromkeys((*belonging, *self.reads) if batched else self.reads)
+        }
         for path, field in fields.items():
             if not hasattr(field, "shape") or not hasattr(field, "dtype"):
                 raise TypeError(
                     f'`{path}` must be an array: got {type(field).__name__} for field "{path}". Decode or stack it into'
                     " a NumPy array first."
                 )
-        shapes = {path: tuple(field.shape)[batched:] for path, field in fields.items()}
         for path, _ in self._treated_fields():
             self.check_dtype(fields[path].dtype, path)
-        problem = self.untreatable(shapes[self.config.field_key]) or self.misfit(shapes)
-        if problem and self.config.validate_domain_constraints:
-            raise ValueError(problem)
+        for path, field in fields.items():
+            if _kind(field.dtype) is None:
+                raise TypeError(
+                    f'`{path}` must hold numbers or bools in native byte order: got {field.dtype!r} for field "{path}".'
+                    " Convert it, or leave it out."
+                )
+        _require_batch_axis(config.field_key, data, batched)
+        shapes = {path: tuple(fields[path].shape)[batched:] for path in belonging if path in fields}
+        problem = self.untreatable(shapes[config.field_key]) or self.misfit(shapes)
+        if problem and config.validate_domain_constraints:
+            raise ValueError(problem + _remedy(shapes, batched))
         return not problem
 
     def check_dtype(self, dtype: np.dtype, path: str) -> None:
@@ -422,7 +514,8 @@ class ModalityOperator(DataraxModule):
 
         def treat(data: Any, state: Any) -> Any:
             shapes = {self.config.field_key: (1, *get_field(data, self.config.field_key).shape)}
-            drawn = self.generate_random_params(jax.random.key(0, impl=STREAM), shapes) if self.stochastic else None
+            treats = self.stochastic and self.check(data)
+            drawn = self.generate_random_params(jax.random.key(0, impl=STREAM), shapes) if treats else None
             return self.apply(data, state, {}, jax.tree.map(lambda row: row[0], drawn), self.get_statistics())[:2]
 
         data, state = jax.eval_shape(treat, pick_fields(sample_data, self.reads), sample_state)
@@ -434,3 +527,111 @@ class ModalityOperator(DataraxModule):
         if config.target_key is None:
             return input_spec
         return set_field(input_spec, config.target_key, get_field(input_spec, config.field_key))
+
+
+def looks_channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether a record's shape is rather (C, H, W), or (T, H, W) of grey video, than (H, W, C)."""
+    return len(shape) == 3 and min(shape[1:]) > 4 and (shape[0] in (1, 3, 4) or shape[0] < min(shape[1:]))
+
+
+def _remedy(shapes: Mapping[str, tuple[int, ...]], batched: bool) -> str:
+    """What to do about records that can't be treated, where their shapes tell; the image's comes first."""
+    image, shape = next(iter(shapes.items()))
+    if batched and (len(shape) == 1 or (len(shape) == 2 and shape[1] in (1, 3, 4))):
+        return (
+            f" Axis 0 is the batch, and may be missing here: for single records use AugmentRecord, put"
+            f" grain.transforms.Batch before, or add the axis: {image}[None]."
+        )
+    for path, each in shapes.items():
+        if looks_channels_first(each):
+            return (
+                f' Field "{path}" of shape {each} looks like channels first (CHW) or grey video (THW): move that axis'
+                ' behind, jnp.moveaxis(image, -3, -1), or say so: grain_datarax.Chain(..., axes="CHW").'
+            )
+    return ""
+
+
+def _require_batch_axis(path: str, data: Mapping[str, Any], batched: bool) -> None:
+    """Raises `ValueError` where a batch is one record: its seed tells. AugmentRecord has a batch of one beside it."""
+    if not batched or RECORD_SEED not in data:
+        return
+    shape, seeds = np.shape(get_field(data, path)), np.shape(data[RECORD_SEED])
+    if seeds == (2,) and len(shape) in (2, 3) and shape[0] != 1:
+        raise ValueError(
+            f'`{RECORD_SEED}` must be a seed for each record: got shape {seeds} beside {shape} for field "{path}"'
+            f" where axis 0 is the batch, which may be missing. Use AugmentRecord for single records, add the axis,"
+            f" {path}[None], or place SeedRecords() before Batch, once."
+        )
+
+
+def _type_name(value: Any) -> str:
+    return "an array" if isinstance(value, jax.Array) else type(value).__name__
+
+
+def _require_range(name: str, value: Any, low: Any, high: Any, dtype: np.dtype) -> None:
+    """Raises `ValueError` unless a param of a user's is in its range, floats in the type that they are taken as."""
+    if whole := _kind(dtype) is np.integer:
+        inside = (low <= value) & (value <= high)
+    else:
+        with np.errstate(over="ignore"):
+            taken = np.asarray(value, dtype)
+        inside = (low < taken) & (taken < high)
+    if not np.all(inside):
+        raise ValueError(
+            f"`random_params` must hold `{name}` from {low} to {high}{'' if whole else ', both excluded'}: got values"
+            f" from {np.min(value)} to {np.max(value)}. Pass a row of what generate_random_params returns."
+        )
+
+
+@functools.cache
+def _kind(dtype: Any) -> Any:
+    """The kind of numbers that a type of array holds; None if JAX has no such numbers."""
+    kinds = (np.bool_, np.integer, np.floating, np.complexfloating, jax.dtypes.prng_key)
+    kind = next((kind for kind in kinds if jnp.issubdtype(dtype, kind)), None)
+    return kind if getattr(dtype, "isnative", True) else None
+
+
+def _checked(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """A subclass's `apply` that raises `TypeError` unless it returns data, state and metadata."""
+
+    @functools.wraps(apply)
+    def checked(self: ModalityOperator, *args: Any, **kwargs: Any) -> Any:
+        result = apply(self, *args, **kwargs)
+        mappings = isinstance(result, tuple) and all(isinstance(part, Mapping | None) for part in result)
+        if not mappings or len(result) != 3 or result[0] is None:
+            got = tuple(type(part).__name__ for part in result) if isinstance(result, tuple) else type(result).__name__
+            raise TypeError(
+                f"`apply` must return three mappings, the data, the state and the metadata: got {got}. Return those"
+                " that it was given, with the result in the data."
+            )
+        return result
+
+    return checked
+
+
+def _same_each_time(name: str, compute: Callable[[], Any]) -> Any:
+    """Calls a function that is to be pure, and raises `ValueError` if NumPy's or Python's generator decides the result.
+
+    Those are asked when JAX traces it: all records would get the same. Where they have moved, it is traced again, since
+    another thread may have moved them.
+    """
+    before = _global_generators()
+    result = compute()
+    if _global_generators() != before and len({_constants(compute) for _ in range(8)}) > 1:
+        raise ValueError(
+            f"`{name}` must draw from its key alone: got numbers of NumPy's or Python's global generator, the same for"
+            " all records. Use jax.random with the key that `draw` is given."
+        )
+    return result
+
+
+def _global_generators() -> tuple[Any, ...]:
+    return pickle.dumps(np.random.get_state(legacy=False)), random.getstate()
+
+
+def _constants(compute: Callable[[], Any]) -> tuple[Any, ...]:
+    """What a traced function says, and the arrays in it, but for the addresses of the functions that it names."""
+    traced = jax.make_jaxpr(lambda: compute())()  # a new function: JAX keeps what it has traced
+    arrays = [leaf for leaf in traced.consts if not isinstance(leaf, jax.core.Tracer)]
+    held = [np.asarray(leaf).tobytes() for leaf in arrays if _kind(leaf.dtype) is not jax.dtypes.prng_key]
+    return re.sub("0x[0-9a-f]+", "", str(traced)), *held

@@ -273,6 +273,10 @@ class NoiseOperator(ModalityOperator):
         """The operator's name, or else its class with its mode."""
         return self.name or f"{type(self).__name__}/{self.config.mode}"
 
+    def param_ranges(self, shape: tuple[int, ...]) -> dict[str, tuple[float, float]]:
+        del shape
+        return {"noise": (-np.inf, np.inf), "noise_mask": (-1, 1), "poisson_samples": (0, 1)}
+
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array]:
         config = self.config
         if config.mode == "gaussian":

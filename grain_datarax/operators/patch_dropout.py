@@ -148,6 +148,9 @@ class PatchDropoutOperator(ModalityOperator):
         height, width = self.config.patch_size
         return self.name or f"{type(self).__name__}/{self.config.num_patches}x{height}x{width}"
 
+    def param_ranges(self, shape: tuple[int, ...]) -> dict[str, tuple[int, np.ndarray]]:
+        return {"patch_positions": (0, np.subtract(shape[:2], self.config.patch_size))}
+
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array]:
         config = self.config
         positions = patch_positions(key, shape, num_patches=config.num_patches, patch_size=config.patch_size)
