@@ -1,41 +1,51 @@
 """Augmentation on the accelerator for Grain: every record keeps its own random numbers through `Batch`."""
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from grain_datarax.chain import Chain
     from grain_datarax.device import DeviceLoader
-    from grain_datarax.operators.batch import Batch, Element
-    from grain_datarax.operators.modality import ModalityOperator, ModalityOperatorConfig
-    from grain_datarax.operators.module import DataraxModule, DataraxModuleConfig
-    from grain_datarax.operators.noise import (
-        NoiseOperator,
-        NoiseOperatorConfig,
-        gaussian_noise,
-        poisson_noise,
-        salt_pepper_noise,
-    )
-    from grain_datarax.operators.patch_dropout import PatchDropoutOperator, PatchDropoutOperatorConfig, patch_dropout
+    from grain_datarax.effects.effect import Effect
+    from grain_datarax.effects.gaussian_noise import GaussianNoise, gaussian_noise
+    from grain_datarax.effects.patch_dropout import PatchDropout, patch_dropout
+    from grain_datarax.effects.poisson_noise import PoissonNoise, poisson_noise
+    from grain_datarax.effects.salt_pepper_noise import SaltPepperNoise, salt_pepper_noise
+    from grain_datarax.pages.batch import Batch, Element
+    from grain_datarax.pages.modality import ModalityOperator, ModalityOperatorConfig
+    from grain_datarax.pages.module import DataraxModule, DataraxModuleConfig
+    from grain_datarax.pages.noise_operator import NoiseOperator, NoiseOperatorConfig
+    from grain_datarax.pages.patch_dropout_operator import PatchDropoutOperator, PatchDropoutOperatorConfig
     from grain_datarax.random.keys import STREAM_VERSION
     from grain_datarax.seeding import SeedRecords
     from grain_datarax.transforms import AugmentBatch, AugmentRecord, augment
+
+    __version__: str
 
 __all__ = [
     "STREAM_VERSION",
     "AugmentBatch",
     "AugmentRecord",
     "Batch",
+    "Chain",
     "DataraxModule",
     "DataraxModuleConfig",
     "DeviceLoader",
+    "Effect",
     "Element",
+    "GaussianNoise",
     "ModalityOperator",
     "ModalityOperatorConfig",
     "NoiseOperator",
     "NoiseOperatorConfig",
+    "PatchDropout",
     "PatchDropoutOperator",
     "PatchDropoutOperatorConfig",
+    "PoissonNoise",
+    "SaltPepperNoise",
     "SeedRecords",
+    "__version__",
     "augment",
     "gaussian_noise",
     "patch_dropout",
@@ -47,17 +57,25 @@ __all__ = [
 _HOMES = (
     "seeding",
     "random.keys",
-    "operators.batch",
-    "operators.module",
-    "operators.modality",
-    "operators.patch_dropout",
-    "operators.noise",
+    "effects.effect",
+    "effects.patch_dropout",
+    "effects.gaussian_noise",
+    "effects.salt_pepper_noise",
+    "effects.poisson_noise",
+    "chain",
+    "pages.batch",
+    "pages.module",
+    "pages.modality",
+    "pages.patch_dropout_operator",
+    "pages.noise_operator",
     "transforms",
     "device",
 )
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("grain-datarax")
     if name in __all__:
         for home in _HOMES:
             module = importlib.import_module(f"{__name__}.{home}")

@@ -33,7 +33,7 @@ class CheckpointHandler(grain.checkpoint.CheckpointHandler):
         return item
 
 
-@ocp.args.register_with_handler(CheckpointHandler, for_save=True)
+@ocp.args.register_with_handler(CheckpointHandler, for_save=True)  # pyright: ignore[reportArgumentType]
 @dataclasses.dataclass
 class CheckpointSave(ocp.args.CheckpointArgs):
     """Saves an iterator of a `DeviceLoader` through Orbax, as `grain.checkpoint.CheckpointSave` does.
@@ -45,7 +45,7 @@ class CheckpointSave(ocp.args.CheckpointArgs):
     item: Any
 
 
-@ocp.args.register_with_handler(CheckpointHandler, for_restore=True)
+@ocp.args.register_with_handler(CheckpointHandler, for_restore=True)  # pyright: ignore[reportArgumentType]
 @dataclasses.dataclass
 class CheckpointRestore(ocp.args.CheckpointArgs):
     """Restores an iterator of a `DeviceLoader` through Orbax, see `restore`.
@@ -68,9 +68,11 @@ class Elastic:
     iterator: AnyIterator
 
     async def save(self, directory: Any) -> Awaitable[None]:
+        """Saves the iterator's state as the iterator itself does."""
         return await self.iterator.save(directory)
 
     async def load(self, directory: epath.Path) -> Awaitable[None]:
+        """Restores the iterator, see `restore`."""
         return asyncio.to_thread(restore, directory, self.iterator)
 
 
@@ -111,7 +113,7 @@ def _read(directory: epath.Path) -> list[State]:
 
 def _state_in(path: epath.Path) -> State:
     try:
-        state = json.loads(path.read_text())
+        state: State = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"`state` must be whole, as JSON: got {error} in {path}. {ANOTHER_STEP}") from error
     require_state(state, f" in {path}", ANOTHER_STEP)

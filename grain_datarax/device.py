@@ -7,15 +7,14 @@ from typing import Any, Self
 import grain
 from jax.sharding import NamedSharding
 
+from grain_datarax.fingerprint import NOTHING
 from grain_datarax.iterators import DeviceDatasetIterator, DeviceIterator
-from grain_datarax.operators.fingerprint import fingerprint
-from grain_datarax.operators.modality import ModalityOperator
 from grain_datarax.placement import RowSharding
 from grain_datarax.prefetch import prefetched
 from grain_datarax.shutdown import close_at_exit
 from grain_datarax.sources import host_batches, is_above_an_elastic_iterator, kind_of, may_have_workers
 from grain_datarax.stage import Stage
-from grain_datarax.transforms import as_chain
+from grain_datarax.transforms import AugmentBatch, Operators
 
 
 class DeviceLoader:
@@ -42,7 +41,7 @@ class DeviceLoader:
       source: A `grain.DataLoader`, `grain.IterDataset` or `grain.MapDataset` of batches that carry the seeds of
         `SeedRecords`. A `MapDataset` is read by `buffer_size` threads, at most 16. Grain's workers need a program under
         `if __name__ == "__main__":` that has parsed absl's flags: `absl.flags.FLAGS.mark_as_parsed()` does.
-      operators: One operator or a list of them, applied in that order; none: the batches are placed only.
+      operators: A `Chain`; or one operator, or a list of them, applied in that order; none: batches are placed only.
       sharding: How rows are spread: a `NamedSharding` whose spec names axes of the mesh for axis 0 alone. None spreads
         them over all devices of all processes.
       buffer_size: How many batches are made ahead; one more is in the making. 0 starts no thread.
@@ -60,10 +59,9 @@ class DeviceLoader:
     Example:
       >>> import numpy as np
       >>> import grain_datarax as gdx
-      >>> from flax import nnx
-      >>> noise = gdx.NoiseOperator(gdx.NoiseOperatorConfig(field_key="image", stochastic=True), rngs=nnx.Rngs(0))
+      >>> chain = gdx.Chain([gdx.GaussianNoise(std=0.1)], seed=0)
       >>> source = grain.MapDataset.source([{"image": np.zeros((8, 8, 3), np.uint8), "label": 3}] * 32)
-      >>> with DeviceLoader(source.random_map(gdx.SeedRecords(), seed=7).batch(16), noise) as loader:
+      >>> with DeviceLoader(source.random_map(gdx.SeedRecords(), seed=7).batch(16), chain) as loader:
       ...     for batch in loader:
       ...         print(type(batch["image"]).__name__, batch["image"].shape, batch["label"].dtype)
       ArrayImpl (16, 8, 8, 3) int32
@@ -72,8 +70,8 @@ class DeviceLoader:
 
     def __init__(
         self,
-        source: grain.DataLoader | grain.IterDataset | grain.MapDataset,
-        operators: ModalityOperator | Sequence[ModalityOperator] = (),
+        source: grain.DataLoader | grain.IterDataset[Any] | grain.MapDataset[Any],
+        operators: Operators = (),
         *,
         sharding: NamedSharding | None = None,
         buffer_size: int = 2,
@@ -92,16 +90,16 @@ class DeviceLoader:
         if not buffer_size >= 0:
             raise ValueError(f"`buffer_size` must not be negative: got {buffer_size}. Pass 0 to make nothing ahead.")
         self._source = source
-        self._operators = () if isinstance(operators, Sequence) and not operators else as_chain(operators)
+        nothing = isinstance(operators, Sequence) and not operators
+        self._augment = None if nothing else AugmentBatch(operators, keep_seed=keep_seed, donate=True)
         self._rows = RowSharding(sharding)
-        for operator in self._operators:
-            # Its collectives must not run beside those of the training step: that gives wrong values, silently.
-            if operator.batch_stats_fn is not None and (pad_last_batch or self._rows.sharding.num_devices > 1):
-                raise ValueError(
-                    "`batch_stats_fn` must be None over several devices or with padding: got"
-                    f" {operator.batch_stats_fn}. Use grain_datarax.augment in the training step, which has the whole"
-                    " batch."
-                )
+        # Its collectives must not run beside those of the training step: that gives wrong values, silently.
+        several = pad_last_batch or self._rows.sharding.num_devices > 1
+        if self._augment is not None and self._augment.needs_whole_batches and several:
+            raise ValueError(
+                f"`batch_stats_fn` must be None over several devices or with padding: got one in {operators}. Use"
+                " grain_datarax.augment in the training step, which has the whole batch."
+            )
         if isinstance(source, grain.IterDataset) and is_above_an_elastic_iterator(source):
             raise ValueError(
                 f"`source` must not be built on an ElasticIterator, whose one iterator cannot be read ahead: got"
@@ -121,23 +119,26 @@ class DeviceLoader:
 
     def __iter__(self) -> "DeviceIterator | DeviceDatasetIterator":
         """A new iterator: a `grain.DatasetIterator` over a dataset; over a `DataLoader` one whose states are bytes."""
-        stage = Stage(self._rows, self._operators, self._keep_seed, self._pad_last_batch)
+        stage = Stage(self._rows, self._augment, self._keep_seed, self._pad_last_batch)
         dataset = prefetched(host_batches(self._source, self._buffer_size).map(stage), self._buffer_size)
-        entry = fingerprint(self._operators) if self._fingerprint else None
+        whole = NOTHING if self._augment is None else self._augment.fingerprint()
+        entry = whole if self._fingerprint else None
         batches = DeviceDatasetIterator(iter(dataset), stage, entry, self._strict, self._source)
         self._open.add(batches)
         close_at_exit(batches, may_have_workers(self._source))
         return DeviceIterator(batches) if isinstance(self._source, grain.DataLoader) else batches
 
     def __repr__(self) -> str:
-        names = [type(operator).__name__ for operator in self._operators]
-        if len(names) > 4:
-            names[3:] = [f"{len(names) - 3} more"]
+        operators = "[]" if self._augment is None else self._augment.described()
         sharding = f"{self.sharding.spec} over {self.sharding.num_devices} devices"
         return (
-            f"DeviceLoader(source={kind_of(self._source)}, operators=[{', '.join(names)}],\n"
+            f"DeviceLoader(source={kind_of(self._source)}, operators={operators},\n"
             f"             sharding={sharding}, buffer_size={self._buffer_size})"
         )
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """What its iterators did to the records of this process so far, see `AugmentBatch.counts`; waits for them."""
+        return {} if self._augment is None else self._augment.counts()
 
     def close(self) -> None:
         """Closes all iterators of this loader: ends their threads and worker processes, and waits for them."""

@@ -22,8 +22,8 @@ from typing import Any
 import grain
 import jax
 
+from grain_datarax.fields import record_count
 from grain_datarax.iterators import DeviceDatasetIterator, DeviceIterator
-from grain_datarax.operators.batch import record_count
 from grain_datarax.placement import has_rows
 from grain_datarax.states import STATE_KEY, require_state
 
@@ -57,6 +57,7 @@ def carried_over(states: Sequence[State], iterator: AnyIterator) -> State:
 def _of_loader(states: Sequence[State], loader: grain.DataLoader) -> State:
     """The loader's records are dealt out in turns to lanes: to the workers of each process, processes first."""
     workers, options = loader.multiprocessing_options.num_workers, loader._shard_options
+    assert options is not None  # the sampler's own, if the loader was given none
     if any("last_seen_indices" not in state for state in states):  # with FlatMap it is that of a dataset
         saved_workers = len(states[0].get("iterators_in_use_states", [states[0]]))
         if (len(states), saved_workers) == (jax.process_count(), max(workers, 1)):
@@ -88,7 +89,7 @@ def _of_loader(states: Sequence[State], loader: grain.DataLoader) -> State:
     lanes = options.shard_count * max(workers, 1)
     mine = range(options.shard_index, lanes, options.shard_count)
     last = {str(worker): lane + lanes * (_dealt(total, lane, lanes) - 1) for worker, lane in enumerate(mine)}
-    state = {**shards[0], "last_seen_indices": last, "last_worker_index": -1, "worker_count": workers}
+    state: State = {**shards[0], "last_seen_indices": last, "last_worker_index": -1, "worker_count": workers}
     if STATE_KEY in state:
         state[STATE_KEY] = {**state[STATE_KEY], "batches": None}
     return state
@@ -196,7 +197,7 @@ def _step(states: Sequence[State]) -> int:
                 " before to_iter_dataset and without a filter, or restore with as many processes and workers as saved"
                 " it."
             )
-    return steps[0]
+    return int(steps[0])
 
 
 def _in_turns(step: int, workers: int) -> list[int]:
@@ -204,7 +205,7 @@ def _in_turns(step: int, workers: int) -> list[int]:
     return [_dealt(step, worker, workers) for worker in range(workers)]
 
 
-def _batch_size(source: grain.IterDataset | grain.MapDataset) -> int:
+def _batch_size(source: grain.IterDataset[Any] | grain.MapDataset[Any]) -> int:
     """The number of records in the first batch of this process."""
     if isinstance(source, grain.MapDataset):
         batch = source[0] if len(source) else None

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import grain
 
-from grain_datarax.operators.fingerprint import differences
+from grain_datarax.fingerprint import differences
 from grain_datarax.seeding import require_mapping
 from grain_datarax.shutdown import ends_within, free_shared_memory
 from grain_datarax.sources import kind_of, may_have_workers, require_within
@@ -22,14 +22,14 @@ PATIENCE = 30
 STUMBLES = (LookupError, TypeError, AttributeError, ArithmeticError, AssertionError)
 
 
-class DeviceDatasetIterator(grain.DatasetIterator):
+class DeviceDatasetIterator(grain.DatasetIterator[Any]):
     """Augmented batches of a `DeviceLoader` over a dataset. Its states are dicts, as those of `grain.DatasetIterator`.
 
     Not to be made by users: `iter(DeviceLoader(...))` does.
     """
 
     def __init__(
-        self, batches: grain.DatasetIterator, stage: Stage, entry: dict[str, Any] | None, strict: bool, source: Any
+        self, batches: grain.DatasetIterator[Any], stage: Stage, entry: dict[str, Any] | None, strict: bool, source: Any
     ) -> None:
         super().__init__(batches)
         self.source = source
@@ -49,17 +49,20 @@ class DeviceDatasetIterator(grain.DatasetIterator):
             if may_have_workers(self.source):
                 free_shared_memory()
             raise
-        if element is None:  # Grain passes it by our stage
+        if not isinstance(element, tuple):  # None, which Grain passes by our stage
             require_mapping(element)
+        batch: dict[str, Any]
         batch, count = element
         if self._batches is not None:
             self._batches += 1
         self._batch_size = max(self._batch_size, count * self.group_count)
         return batch
 
-    def get_state(self) -> dict[str, Any]:
-        """The state of Grain's iterator after the batch that was handed out last, and the fingerprint."""
-        state = copy.deepcopy(self._parent.get_state() if self._last_state is None else self._last_state)
+    # Any, for type checkers, which can't tell the iterators of a DeviceLoader apart: each takes what it gave.
+    def get_state(self) -> Any:
+        """The state of Grain's iterator after the batch that was handed out last, and the fingerprint: a dict."""
+        own = self._parent.get_state() if self._last_state is None else self._last_state
+        state: dict[str, Any] = copy.deepcopy(own)
         if self._entry is None:
             return state
         return {**state, STATE_KEY: {**self._entry, "batches": self._batches, "batch_size": self._batch_size}}
@@ -169,8 +172,8 @@ class DeviceIterator(Iterator[dict[str, Any]]):
     def __repr__(self) -> str:
         return repr(self.batches).replace(type(self.batches).__name__, type(self).__name__, 1)
 
-    def get_state(self) -> bytes:
-        """As `DeviceDatasetIterator.get_state`, as JSON."""
+    def get_state(self) -> Any:
+        """As `DeviceDatasetIterator.get_state`, as JSON: bytes."""
         return json.dumps(self.batches.get_state(), indent=4).encode()
 
     def set_state(self, state: bytes) -> None:
@@ -195,12 +198,15 @@ class DeviceIterator(Iterator[dict[str, Any]]):
         """Ends the thread and the worker processes, and waits for them."""
         self.batches.close()
 
-    # For Orbax's API v1.
     async def save(self, directory: Any) -> Awaitable[None]:
-        return await self.batches.save(directory)
+        """Saves the state, for Orbax's API v1: returns what goes on in the background."""
+        rest: Awaitable[None] = await self.batches.save(directory)
+        return rest
 
     async def load(self, directory: Any) -> Awaitable[None]:
-        return await self.batches.load(directory)
+        """Restores the state, for Orbax's API v1: returns what goes on in the background."""
+        rest: Awaitable[None] = await self.batches.load(directory)
+        return rest
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from grain_datarax.operators.batch import record_count
+from grain_datarax.fields import record_count
 
 # The field that marks the rows that are records, beside padding.
 VALID = "valid"
@@ -106,7 +106,10 @@ class RowSharding:
 
     def assemble(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The global arrays that this process's rows are part of, without copies."""
-        return jax.tree.map(lambda leaf: self._assemble(leaf) if isinstance(leaf, jax.Array) else leaf, batch)
+        assembled: dict[str, Any] = jax.tree.map(
+            lambda leaf: self._assemble(leaf) if isinstance(leaf, jax.Array) else leaf, batch
+        )
+        return assembled
 
     def _assemble(self, array: jax.Array) -> jax.Array:
         if array.sharding.device_set != self.local.device_set or array.ndim == 0:

@@ -5,21 +5,21 @@ from typing import Any
 import grain
 
 
-def prefetched(dataset: grain.IterDataset, buffer_size: int) -> grain.IterDataset:
+def prefetched(dataset: grain.IterDataset[Any], buffer_size: int) -> grain.IterDataset[Any]:
     """The dataset, so many elements of which are made ahead; with a size of 0 there is no thread."""
     if buffer_size == 0:  # Grain's thread would fill a buffer without bounds
         return dataset
     return grain.experimental.ThreadPrefetchIterDataset(_ForThread(dataset), prefetch_buffer_size=buffer_size)
 
 
-class _ForThread(grain.IterDataset):
+class _ForThread(grain.IterDataset[Any]):
     """The same elements, and none but an Exception."""
 
-    def __iter__(self) -> grain.DatasetIterator:
+    def __iter__(self) -> grain.DatasetIterator[Any]:
         return _ForThreadIterator(iter(self._parent))
 
 
-class _ForThreadIterator(grain.DatasetIterator):
+class _ForThreadIterator(grain.DatasetIterator[Any]):
     """Raises a RuntimeError for what would end Grain's thread without a word, so that `next` would wait for ever."""
 
     # Grain hands on Exceptions alone, as of 0.2.18:
@@ -36,7 +36,8 @@ class _ForThreadIterator(grain.DatasetIterator):
             ) from error
 
     def get_state(self) -> dict[str, Any]:
-        return self._parent.get_state()
+        state: dict[str, Any] = self._parent.get_state()
+        return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._parent.set_state(state)

@@ -8,6 +8,8 @@ import numpy as np
 
 # The field in which a record carries its seed through Batch.
 RECORD_SEED = "record_seed"
+# Beside a seed that is kept: who has drawn from it already, each a field of its own, so that it is seen under jit too.
+RECORD_DRAWS = "record_draws"
 
 
 class SeedRecords(grain.transforms.RandomMap):
@@ -17,7 +19,7 @@ class SeedRecords(grain.transforms.RandomMap):
     and on that alone. Nothing else is drawn, copied or changed, and no JAX backend starts.
 
     Grain seeds a record by the sum of the sampler's seed and the record's position in the epochs: samplers with
-    neighbouring seeds share their streams, shifted by one. Give the operators of each pipeline other `nnx.Rngs`.
+    neighbouring seeds share their streams, shifted by one. Give the chain of each pipeline a seed of its own.
 
     Example:
       >>> source = grain.MapDataset.source([{"label": 3}])
@@ -26,7 +28,10 @@ class SeedRecords(grain.transforms.RandomMap):
       (3, dtype('uint32'), (2,))
     """
 
-    def random_map(self, element: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    # Grain's own returns nothing: it is abstract.
+    def random_map(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, element: Mapping[str, Any], rng: np.random.Generator
+    ) -> dict[str, Any]:
         """The record with its seed.
 
         Args:
@@ -47,6 +52,9 @@ class SeedRecords(grain.transforms.RandomMap):
                 f" {', '.join(map(str, element))}. Apply SeedRecords once, or rename that field."
             )
         return {**element, RECORD_SEED: draw_seed(rng)}
+
+    def __repr__(self) -> str:
+        return "SeedRecords()"
 
     def output_spec(self, input_spec: Mapping[str, Any]) -> dict[str, Any]:
         """The spec of a seeded record, for `grain.experimental.get_element_spec`."""

@@ -37,11 +37,11 @@ def free_shared_memory() -> None:
         gc.collect()
 
 
-_still_open: weakref.WeakSet[grain.DatasetIterator] = weakref.WeakSet()
+_still_open: weakref.WeakSet[grain.DatasetIterator[Any]] = weakref.WeakSet()
 _workers_may_have_run = False
 
 
-def close_at_exit(iterator: grain.DatasetIterator, may_have_workers: bool) -> None:
+def close_at_exit(iterator: grain.DatasetIterator[Any], may_have_workers: bool) -> None:
     """Closes the iterator before the interpreter goes down, if nobody did."""
     # Threads that still use JAX then make noise, or crash it.
     global _workers_may_have_run

@@ -3,12 +3,13 @@
 import copy
 import json
 import sys
+from collections.abc import Sized
 from typing import Any
 
 import grain
 
 
-def host_batches(source: Any, buffer_size: int) -> grain.IterDataset:
+def host_batches(source: Any, buffer_size: int) -> grain.IterDataset[Any]:
     """The source as an `IterDataset`, whose iterators are in nobody else's hands."""
     if isinstance(source, grain.DataLoader):
         return _LoaderDataset(source)
@@ -24,18 +25,18 @@ def host_batches(source: Any, buffer_size: int) -> grain.IterDataset:
     return source
 
 
-class _LoaderDataset(grain.IterDataset):
+class _LoaderDataset(grain.IterDataset[Any]):
     """A `grain.DataLoader` as a dataset."""
 
     def __init__(self, loader: grain.DataLoader) -> None:
         super().__init__()
         self._loader = loader
 
-    def __iter__(self) -> grain.DatasetIterator:
+    def __iter__(self) -> grain.DatasetIterator[Any]:
         return _LoaderDatasetIterator(iter(self._loader))
 
 
-class _LoaderDatasetIterator(grain.DatasetIterator):
+class _LoaderDatasetIterator(grain.DatasetIterator[Any]):
     """A `grain.DataLoaderIterator` whose states are dicts, the JSON of its own."""
 
     def __init__(self, iterator: grain.DataLoaderIterator) -> None:
@@ -46,7 +47,8 @@ class _LoaderDatasetIterator(grain.DatasetIterator):
         return next(self._iterator)
 
     def get_state(self) -> dict[str, Any]:
-        return json.loads(self._iterator.get_state())
+        state: dict[str, Any] = json.loads(self._iterator.get_state())
+        return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._iterator.set_state(json.dumps(state, indent=4).encode())
@@ -64,7 +66,8 @@ def require_within(loader: grain.DataLoader, state: dict[str, Any]) -> None:
     options, workers = loader._shard_options, loader.multiprocessing_options.num_workers
     if state.get("worker_count", 0) != workers or "last_seen_indices" not in state:
         return  # Grain refuses it, or it is that of a loader with FlatMap
-    records = len(loader._sampler) if hasattr(loader._sampler, "__len__") else sys.maxsize
+    assert options is not None  # the sampler's own, if the loader was given none
+    records = len(loader._sampler) if isinstance(loader._sampler, Sized) else sys.maxsize
     records -= records % options.shard_count
     lanes = options.shard_count * max(workers, 1)
     for worker, last in state["last_seen_indices"].items():
@@ -76,7 +79,7 @@ def require_within(loader: grain.DataLoader, state: dict[str, Any]) -> None:
             )
 
 
-def is_above_an_elastic_iterator(dataset: grain.IterDataset) -> bool:
+def is_above_an_elastic_iterator(dataset: grain.IterDataset[Any]) -> bool:
     """Whether the dataset reads from an `ElasticIterator`, at any depth."""
     return any(
         isinstance(parent, grain.experimental.ElasticIterator)
@@ -88,11 +91,11 @@ def is_above_an_elastic_iterator(dataset: grain.IterDataset) -> bool:
 def kind_of(source: Any) -> str:
     """What the source is to Grain, in a word."""
     kinds = (grain.DataLoader, grain.MapDataset, grain.experimental.ElasticIterator, grain.IterDataset)
-    return next(kind.__name__ for kind in kinds if isinstance(source, kind))
+    return next(str(kind.__name__) for kind in kinds if isinstance(source, kind))
 
 
 def may_have_workers(source: Any) -> bool:
     """Whether Grain's worker processes may stand behind the source: an `IterDataset` doesn't say."""
     if isinstance(source, grain.DataLoader):
-        return source.multiprocessing_options.num_workers > 0
+        return bool(source.multiprocessing_options.num_workers > 0)
     return not isinstance(source, grain.MapDataset)

@@ -41,11 +41,20 @@ def require_state(state: Any, where: str = "", remedy: str = AS_IT_WAS) -> None:
 
 
 def require_fingerprint(entry: Any, where: str = "", remedy: str = AS_IT_WAS) -> None:
-    """Raises a ValueError unless `entry` has the parts of a fingerprint of operators."""
+    """Raises a ValueError unless `entry` has the parts of a fingerprint of operators, or of a chain."""
     form = _Form(where, remedy)
     form.require(isinstance(entry, Mapping), STATE_KEY, "be a dict", entry)
-    version, operators = entry.get("stream_version", "nothing"), entry.get("operators", "nothing")
+    version = entry.get("stream_version", "nothing")
     form.require(_is_count(version), "stream_version", "be an int", version)
+    if "chain" in entry:
+        effects = entry["chain"].get("effects") if isinstance(entry["chain"], Mapping) else None
+        form.require(isinstance(effects, list | tuple), "chain", "be a dict with a list of `effects`", entry["chain"])
+        for effect in effects or ():
+            described = isinstance(effect, Mapping) and isinstance(effect.get("effect"), str)
+            named = described and isinstance(effect.get("name"), str | None)
+            form.require(named, "effects", "hold dicts with an `effect` each", effect)
+        return
+    operators = entry.get("operators", "nothing")
     form.require(isinstance(operators, list | tuple), "operators", "be a list", operators)
     for operator in operators:
         named = isinstance(operator, Mapping) and isinstance(operator.get("name"), str)
@@ -58,9 +67,14 @@ def require_like(state: Any, own: Any, name: str = "state") -> None:
     What is None or empty in `own` may be anything, and a dict may be None: Grain leaves out what it has not begun.
     """
     form = _Form("", "Pass a state of the same source; for other numbers of workers see grain_datarax.checkpoint.")
-    if own is None or (state is None and isinstance(own, Mapping) and name != "state"):
+    if own is None or (name != "state" and _is_not_begun(state, own)):
         return
-    for kind, rule in [(Mapping, "be a dict"), (list | tuple, "be a list"), (numbers.Integral, "be an int")]:
+    kinds: list[tuple[Any, str]] = [
+        (Mapping, "be a dict"),
+        ((list, tuple), "be a list"),
+        (numbers.Integral, "be an int"),
+    ]
+    for kind, rule in kinds:
         form.require(not isinstance(own, kind) or isinstance(state, kind), name, rule, state)
     if isinstance(own, Mapping):
         for key, part in own.items():
@@ -74,6 +88,10 @@ def require_like(state: Any, own: Any, name: str = "state") -> None:
         form.require(same, name, f"be of {len(own)} workers", state)
         for theirs, part in zip(state, own, strict=False):
             require_like(theirs, part, name)
+
+
+def _is_not_begun(state: Any, own: Any) -> bool:
+    return state is None and isinstance(own, Mapping)
 
 
 def _require_loader_state(state: Mapping[str, Any], form: "_Form") -> None:

@@ -2,14 +2,19 @@
 
 import dataclasses
 import inspect
+import pydoc
 
+import grain
 import jax
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import images, seeded_batch
+from helpers import images, loader, seeded_batch
+from sources import Records
 
 import grain_datarax as gdx
+from grain_datarax.checkpoint import CheckpointHandler, CheckpointRestore, CheckpointSave, Elastic
+from grain_datarax.iterators import DeviceDatasetIterator, DeviceIterator
 
 REQUIRED = dataclasses.MISSING
 SHARED = {
@@ -42,13 +47,29 @@ def test_configs_have_the_promised_fields_in_order_with_their_defaults(config, e
     assert len(positional) == (5 if config is gdx.DataraxModuleConfig else 6)
 
 
+ITERATORS = [DeviceIterator, DeviceDatasetIterator, CheckpointHandler, CheckpointSave, CheckpointRestore, Elastic]
+CLASSES = [each for name in gdx.__all__ if inspect.isclass(each := getattr(gdx, name))]
+
+
+@pytest.mark.parametrize("cls", [*CLASSES, *ITERATORS])
+def test_every_public_method_says_what_it_does(cls):
+    methods = [
+        (name, each)
+        for base in cls.__mro__
+        if base.__module__.startswith("grain_datarax")
+        for name, each in vars(base).items()
+        if not name.startswith("_") and (callable(each) or isinstance(each, property | classmethod))
+    ]
+    assert [name for name, _ in methods if not inspect.getdoc(getattr(cls, name))] == []
+
+
 def test_device_loader_has_the_promised_arguments_with_their_defaults():
     parameters = inspect.signature(gdx.DeviceLoader).parameters
     assert {name: each.default for name, each in parameters.items()} == {
         "source": inspect.Parameter.empty, "operators": (), "sharding": None, "buffer_size": 2, "keep_seed": False,
         "pad_last_batch": False, "fingerprint": True, "strict": True,
     }  # fmt: skip
-    assert list(inspect.signature(gdx.augment).parameters) == ["operators", "batch", "keep_seed"]
+    assert list(inspect.signature(gdx.augment).parameters) == ["operators", "batch", "keep_seed", "counts"]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +108,92 @@ def test_operators_have_the_promised_attributes():
     operator = gdx.NoiseOperator(config, rngs=rngs, name="n")
     assert (operator.config, operator.rngs, operator.name) == (config, rngs, "n")
     assert (operator.stochastic, operator.stream_name) == (True, "noise")
+
+
+class Gamma(gdx.ModalityOperator):
+    """A user's own, with the arguments of every operator."""
+
+    def effect(self, image, params):
+        return image**2
+
+
+class Blur(gdx.ModalityOperator):
+    """Another one, with an argument of its own."""
+
+    def __init__(self, config: gdx.ModalityOperatorConfig, *, width: int, rngs: nnx.Rngs):
+        self.width = width
+        super().__init__(config, rngs=rngs)
+
+    def effect(self, image, params):
+        return image
+
+
+@pytest.mark.parametrize(
+    ("operator", "config"),
+    [
+        (gdx.NoiseOperator, gdx.NoiseOperatorConfig),
+        (gdx.PatchDropoutOperator, gdx.PatchDropoutOperatorConfig),
+        (gdx.ModalityOperator, gdx.ModalityOperatorConfig),
+        (gdx.DataraxModule, gdx.DataraxModuleConfig),
+        (Gamma, gdx.ModalityOperatorConfig),
+    ],
+)
+def test_operators_show_their_arguments(operator, config):
+    parameters = inspect.signature(operator).parameters
+    assert list(parameters) == ["config", "rngs", "name"]
+    assert parameters["config"].annotation is config
+    assert all(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in ("rngs", "name"))
+    assert f"{operator.__name__}(" in pydoc.render_doc(operator)
+    assert "*args: 'Any'" not in pydoc.render_doc(operator).partition("Methods defined here")[0]
+
+
+def test_an_operator_shows_arguments_of_its_own_and_called_those_of_its_call():
+    assert list(inspect.signature(Blur).parameters) == ["config", "width", "rngs"]
+    operator = Blur(gdx.ModalityOperatorConfig(field_key="image"), width=3, rngs=nnx.Rngs(0))
+    assert next(iter(inspect.signature(operator).parameters)) == "batch"
+
+
+def test_effects_and_chains_show_their_arguments():
+    parameters = inspect.signature(gdx.GaussianNoise).parameters
+    assert {name: each.default for name, each in parameters.items()} == {
+        "name": None, "p": 1.0, "same_on_frame": False, "std": 0.05, "mean": 0.0,
+    }  # fmt: skip
+    assert inspect.formatannotation(parameters["std"].annotation).endswith("Annotated[float, Number(low=0, high=1)]")
+    assert list(inspect.signature(gdx.Chain).parameters) == [
+        "effects", "seed", "image", "axes", "value_range", "clip", "channels", "masks", "boxes",
+        "keypoints",
+    ]  # fmt: skip
+
+
+def test_operators_are_told_in_a_line_by_their_names_and_changed_settings():
+    config = gdx.NoiseOperatorConfig(field_key="image", mode="poisson", lam_scale=30.0)
+    rngs = nnx.Rngs(0)
+    assert repr(gdx.NoiseOperator(config, rngs=rngs)) == (
+        "NoiseOperator(namespace='NoiseOperator/poisson', field_key='image', mode='poisson', lam_scale=30.0)"
+    )
+    config = gdx.ModalityOperatorConfig(field_key="image", precomputed_stats={"mean": np.zeros((64, 64))})
+    assert repr(Gamma(config, rngs=rngs, name="gamma")).startswith("Gamma(name='gamma', precomputed_stats={'mean': ")
+    assert len(repr(Gamma(config, rngs=rngs))) < 120
+    assert repr(gdx.DataraxModule(gdx.DataraxModuleConfig())) == "DataraxModule(namespace='DataraxModule')"
+
+
+@pytest.mark.parametrize("kind", ["loader", "dataset"])
+def test_all_that_users_hold_is_told_in_two_lines(kind):
+    effects = [gdx.PatchDropout(patch_size=(16, 16)), gdx.GaussianNoise(std=0.1, p=0.5), gdx.PoissonNoise(photons=30)]
+    chain = gdx.Chain(effects, seed=0, masks={"mask": 255})
+    noise = gdx.NoiseOperator(gdx.NoiseOperatorConfig(field_key="image"), rngs=nnx.Rngs(0))
+    source = loader([gdx.SeedRecords(), grain.transforms.Batch(8)])
+    if kind == "dataset":
+        source = grain.MapDataset.source(Records(32)).random_map(gdx.SeedRecords(), seed=0).batch(8)
+    with gdx.DeviceLoader(source, chain) as batches:
+        told = [chain, gdx.SeedRecords(), gdx.AugmentBatch(chain), gdx.AugmentRecord(chain), batches, iter(batches)]
+        told += [noise, gdx.AugmentBatch(noise), gdx.AugmentRecord([noise])]
+        for each in told:
+            text = repr(each)
+            assert type(each).__name__ in text
+            assert " at 0x" not in text
+            assert len(text) < 2 * 120
+            assert text.count("\n") < 2
 
 
 @pytest.mark.parametrize("function", [gdx.patch_dropout, gdx.gaussian_noise, gdx.salt_pepper_noise, gdx.poisson_noise])

@@ -101,7 +101,9 @@ def test_wrong_arguments_and_batches_are_refused(act, kind, message):
 def test_a_loader_says_what_it_is_made_of(source, kind):
     kind = "DataLoader" if kind == "loader" else kind
     text = repr(gdx.DeviceLoader(SOURCES[source](), chain(), buffer_size=3))
-    assert text.startswith(f"DeviceLoader(source={kind}, operators=[PatchDropoutOperator, NoiseOperator],\n")
+    assert text.startswith(
+        f"DeviceLoader(source={kind}, operators=[PatchDropoutOperator/2x3x4, NoiseOperator/gaussian],\n"
+    )
     assert re.search(r"sharding=P\w*\('data',?\) over 8 devices, buffer_size=3\)$", text)
     assert all(len(line) <= 120 for line in text.split("\n"))
 
@@ -110,6 +112,6 @@ def test_a_loader_of_many_operators_is_shown_in_two_lines():
     lines = repr(gdx.DeviceLoader(dataset().batch(8), [noise(name=f"noise {index}") for index in range(20)])).split(
         "\n"
     )
-    assert "operators=[NoiseOperator, NoiseOperator, NoiseOperator, 17 more]" in lines[0]
+    assert "operators=[noise 0, noise 1, noise 2, 17 more]" in lines[0]
     assert [len(line) <= 120 for line in lines] == [True] * 2
     assert "operators=[]," in repr(gdx.DeviceLoader(dataset().batch(8)))

@@ -79,7 +79,7 @@ def test_bad_settings_of_patch_dropout_are_refused(settings, error, message):
         ({"salt_value": "white"}, TypeError, "`salt_value` must be a number: got 'white'"),
         ({"pepper_value": NAN}, ValueError, "`pepper_value` must be finite: got nan"),
         ({"lam_scale": 0}, ValueError, "`lam_scale` must be positive, from 1e-20 to 1e20: got 0"),
-        ({"mode": "poisson", "clip_range": (-1.0, 0.0)}, ValueError, "`clip_range` must end at full scale"),
+        ({"mode": "poisson", "clip_range": (1.0, 1e16)}, ValueError, "`clip_range` must be from 1e-15 to 1e15 wide"),
     ],
 )
 def test_bad_settings_of_noise_are_refused(settings, error, message):
@@ -145,7 +145,8 @@ def test_float_images_of_0_to_255_are_refused_on_the_first_host_batch_alone(oper
     with pytest.raises(ValueError, match=message):  # still the first
         augment.map(bad)
     augment.map(good)
-    augment.map(bad)
+    with pytest.warns(UserWarning, match="`clip_range` must hold the values of all images: got {'.*': [0-9]+} values"):
+        augment.map(bad), augment.counts()
     with pytest.raises(ValueError, match=message):
         operator(clip_range=(0.0, 1.0)).apply_batch(gdx.Batch(bad))
     with pytest.raises(ValueError, match=message):
@@ -299,10 +300,16 @@ def test_an_error_leaves_the_loader_where_it_can_go_on(operator):
         next(iterator)
 
 
-def test_jnp_arrays_on_the_device_are_not_looked_at():
+def test_values_on_the_device_are_counted_and_said_once():
     batch = {name: jnp.asarray(field) for name, field in seeded_batch(2).items()}
     batch["image"] = batch["image"] * 255
-    gdx.AugmentBatch(noise()).map(batch)  # would wait for the device
+    augment = gdx.AugmentBatch(noise())
+    with pytest.warns(UserWarning, match="`clip_range` must hold the values of all images"):
+        once = augment.map(batch) and augment.counts()
+    augment.map(batch)
+    outside = int((np.asarray(batch["image"]) > 1).sum())
+    assert once == {"NoiseOperator/gaussian": {"applied": 2, "skipped": 0, "outside": outside}}
+    assert augment.counts()["NoiseOperator/gaussian"]["outside"] == 2 * outside
 
 
 def test_every_operator_of_the_table_is_public():

@@ -183,10 +183,10 @@ def test_bad_input_arrives_as_its_own_error(workers):
 
 
 def test_the_worker_says_once_where_it_runs(monkeypatch, caplog):
-    from grain_datarax import transforms
+    from grain_datarax import workers
 
-    monkeypatch.setattr(transforms, "_in_grain_worker", lambda: True)
-    monkeypatch.setattr(transforms, "_told", False)
+    monkeypatch.setattr(workers, "in_grain_worker", lambda: True)
+    monkeypatch.setattr(workers, "_told", False)
     monkeypatch.setattr(jax.config, "update", lambda *_: None)  # this process keeps its platform
     with caplog.at_level(logging.INFO, "grain_datarax"):
         batches = list(loader(operations()))
@@ -262,10 +262,10 @@ def test_element_specs_are_inferred():
         grain.MapDataset.range(8).map(Images()).random_map(gdx.AugmentRecord(target), seed=1),
     ):
         inferred = grain.experimental.get_element_spec(dataset)
-        element = {name: np.asarray(field) for name, field in dataset[0].items()}
-        assert inferred.keys() == element.keys()
-        for name, field in element.items():
-            assert (tuple(inferred[name].shape), inferred[name].dtype) == (field.shape, field.dtype)
+        element = jax.tree.map(np.asarray, dataset[0])
+        is_spec = lambda leaf: isinstance(leaf, spec)  # noqa: E731
+        told = jax.tree.map(lambda leaf: (tuple(leaf.shape), np.dtype(leaf.dtype)), inferred, is_leaf=is_spec)
+        assert told == jax.tree.map(lambda field: (field.shape, field.dtype), element)
 
 
 def test_a_dataset_without_a_seed_is_told_so_by_grain():

@@ -10,7 +10,22 @@ from device_sources import SEEDED, SOURCES, chain, every_buffer_size, every_sour
 from helpers import closing, contents, loader, noise, patch_dropout
 
 import grain_datarax as gdx
-from grain_datarax.operators.fingerprint import differences, fingerprint
+from grain_datarax.fingerprint import differences
+
+
+def test_a_state_of_unnamed_effects_goes_back_and_names_them_where_others_would_go_on():
+    source = SOURCES["MapDataset"](None)
+    effects = [gdx.GaussianNoise(std=0.1), gdx.PatchDropout(patch_size=(2, 2))]
+    with gdx.DeviceLoader(source, gdx.Chain(effects, seed=0)) as batches:
+        iterator = iter(batches)
+        state, first = iterator.get_state(), contents(next(iterator))
+        iterator.set_state(state)
+        assert contents(next(iterator)) == first
+    with (
+        gdx.DeviceLoader(source, gdx.Chain(effects[::-1], seed=0)) as others,
+        pytest.raises(ValueError, match=r"\['PatchDropout', 'GaussianNoise'\] for \['GaussianNoise', 'PatchDropout'\]"),
+    ):
+        iter(others).set_state(state)
 
 
 # Sources without end: at one, worker processes stop.
@@ -117,13 +132,15 @@ def test_a_state_of_other_operators_is_refused(source, operators, message):
 def test_another_root_key_or_stream_version_is_refused(monkeypatch):
     from flax import nnx
 
-    from grain_datarax.operators import fingerprint
+    from grain_datarax import compiled
+    from grain_datarax.pages import launch
 
     state = iter(gdx.DeviceLoader(SOURCES["MapDataset"](), [noise()])).get_state()
     iterator = iter(gdx.DeviceLoader(SOURCES["MapDataset"](), [noise().copy(rngs=nnx.Rngs(1))]))
     with pytest.raises(ValueError, match="`root_key` "):
         iterator.set_state(state)
-    monkeypatch.setattr(fingerprint, "STREAM_VERSION", 2)
+    for module in (compiled, launch):
+        monkeypatch.setattr(module, "STREAM_VERSION", 2)
     iterator = iter(gdx.DeviceLoader(SOURCES["MapDataset"](), [noise()]))
     with pytest.raises(ValueError, match="STREAM_VERSION 2 for 1"):
         iterator.set_state(state)
@@ -325,7 +342,7 @@ def test_a_state_that_an_error_of_another_kind_stops_leaves_the_iterator_where_i
 
 @pytest.mark.parametrize("change", [entry(stream_version=...), entry(operators={}), entry(operators=[3])])
 def test_differences_of_what_is_no_fingerprint_are_an_error(change):
-    good = fingerprint([noise()])
+    good = gdx.AugmentBatch([noise()]).fingerprint()
     bad = change({"grain_datarax": good})["grain_datarax"]
     for sides in [(bad, good), (good, bad), (good, None)]:
         with pytest.raises(ValueError, match="` must (be|hold) .*: got "):

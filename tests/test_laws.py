@@ -13,8 +13,8 @@ from helpers import noise, patch_dropout, seeds
 from scipy import stats
 
 import grain_datarax as gdx
-from grain_datarax.operators import patch_dropout as patches
-from grain_datarax.operators.noise import impulse_mask
+from grain_datarax.effects import patch_dropout as patches
+from grain_datarax.effects.salt_pepper_noise import impulse_mask
 from grain_datarax.random.bits import STREAM
 
 # Mean and standard deviation of the clipped result for a constant image x, ImageNet-C severities 1 to 5
@@ -186,9 +186,9 @@ def test_scattered_and_masked_patches_are_the_same(shape, monkeypatch):
     positions = jnp.array([[0, 0], [-2, 3], [4, -1], [10, 7], [11, 8], [5, 5], [-9, 0], [12, 0], [0, 40]])
     image = jnp.arange(1.0, 1 + np.prod(shape)).reshape(shape)
     results = []
-    for most in (0, 10**9):  # scatter always, never
-        monkeypatch.setattr(patches, "_SMALL", most)
-        results.append(np.asarray(patches.drop_patches(image, positions, patch_size=(3, 2), drop_value=0.0)))
+    for always in (True, False):
+        monkeypatch.setattr(patches, "_is_cheaper_to_scatter", lambda *_, always=always: always)
+        results.append(np.asarray(patches.drop_patches(image, positions, patch_size=(3, 2), value=0.0)))
     np.testing.assert_array_equal(*results)
     assert (results[0] == 0).any()
     assert (results[0] != 0).any()

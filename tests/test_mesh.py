@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from effect_table import chain
 from helpers import OPERATORS, every_operator, noise, patch_dropout, seeded_batch
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -32,11 +33,11 @@ def test_a_sharded_batch_gets_the_pixels_of_one_device(operator, dtype, axis_typ
 @every_axis_type
 @pytest.mark.parametrize(("shape", "names"), [((8,), ("data",)), ((4, 2), ("data", "model"))])
 def test_a_chain_compiles_to_no_collective_operation(axis_type, shape, names):
-    chain = [OPERATORS[mode](name=mode) for mode in OPERATORS]
+    operators = [OPERATORS[mode](name=mode) for mode in OPERATORS]
     batch = seeded_batch(16)
-    expected = np.asarray(gdx.AugmentBatch(chain).map(batch)["image"])
+    expected = np.asarray(gdx.AugmentBatch(operators).map(batch)["image"])
     spread = sharded(batch, axis_type, shape, names)
-    augment = gdx.AugmentBatch(chain)
+    augment = gdx.AugmentBatch(operators)
     np.testing.assert_array_equal(np.asarray(augment.map(spread)["image"]), expected)
     compiled = jax.jit(augment.map).lower(spread).compile()
     assert not [name for name in COLLECTIVES if name in compiled.as_text()]
@@ -66,6 +67,48 @@ def test_seeds_on_the_host_follow_a_sharded_image(axis_type):
     expected = np.asarray(gdx.AugmentBatch(patch_dropout()).map(batch)["image"])
     spread = {**sharded(batch, axis_type), "record_seed": batch["record_seed"]}
     np.testing.assert_array_equal(np.asarray(gdx.AugmentBatch(patch_dropout()).map(spread)["image"]), expected)
+
+
+@every_axis_type
+@pytest.mark.parametrize("make", [patch_dropout, lambda: chain(gdx.GaussianNoise())], ids=["operator", "chain"])
+@pytest.mark.parametrize("spec", [PartitionSpec(), PartitionSpec("model"), PartitionSpec(("data", "model"))], ids=str)
+def test_seeds_that_are_spread_differently_follow_the_image(axis_type, spec, make):
+    batch = seeded_batch(16)
+    expected = np.asarray(gdx.AugmentBatch(make()).map(batch)["image"])
+    spread = sharded(batch, axis_type, (4, 2), ("data", "model"))
+    mesh = spread["image"].sharding.mesh
+    spread["record_seed"] = jax.device_put(batch["record_seed"], NamedSharding(mesh, spec))
+    result = gdx.AugmentBatch(make()).map(spread)["image"]
+    np.testing.assert_array_equal(np.asarray(result), expected)
+    assert result.sharding.is_equivalent_to(spread["image"].sharding, result.ndim)
+    compiled = jax.jit(lambda batch: gdx.augment(make(), batch)["image"])
+    np.testing.assert_array_equal(np.asarray(compiled(spread)), expected)
+
+
+@every_axis_type
+@pytest.mark.parametrize(
+    "spec",
+    [PartitionSpec("data", "model"), PartitionSpec(None, "model"), PartitionSpec("data", None, "model")],
+    ids=str,
+)
+@pytest.mark.parametrize("count", [1, 9])
+def test_images_whose_rows_or_columns_are_spread(axis_type, spec, count):
+    links = chain(gdx.PatchDropout(num_patches=count, patch_size=(2, 2)), gdx.GaussianNoise())
+    batch = seeded_batch(8)
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(axis_type,) * 2)
+    spread = {**batch, "image": jax.device_put(batch["image"], NamedSharding(mesh, spec))}
+    expected = np.asarray(gdx.AugmentBatch(links).map(batch)["image"])
+    np.testing.assert_array_equal(np.asarray(gdx.AugmentBatch(links).map(spread)["image"]), expected)
+
+
+def test_one_axis_may_be_explicit_and_another_auto():
+    links = chain(gdx.PatchDropout(patch_size=(2, 2)), masks={"mask": 255})
+    batch = {**seeded_batch(8), "mask": np.zeros((8, 16, 12), np.uint8)}
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit, AxisType.Auto))
+    spread = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+    for name in ("image", "mask"):
+        expected = np.asarray(gdx.AugmentBatch(links).map(batch)[name])
+        np.testing.assert_array_equal(np.asarray(gdx.AugmentBatch(links).map(spread)[name]), expected)
 
 
 @every_axis_type

@@ -10,6 +10,7 @@ from flax import nnx
 from helpers import OPERATORS, every_operator, images, noise, patch_dropout, seeded_batch, seeds
 
 import grain_datarax as gdx
+from grain_datarax.compiled import compiled_count
 
 
 def run(operator, batch):
@@ -100,6 +101,31 @@ def test_cacheable_keeps_the_pattern_until_reset(operator):
     _, fresh, first, second = run_twice(cacheable=False)
     assert second > first
     np.testing.assert_array_equal(fresh, kept)
+
+
+@every_operator
+def test_a_kept_pattern_has_the_bits_of_a_fresh_one_wherever_it_is_drawn(operator):
+    batch = seeded_batch(3, shape=(33, 17, 3))
+    settings = {"stochastic": False, "clip_range": (0.0, 1.0)}
+    expected = run(operator(**settings), batch)
+    for op in (operator(cacheable=True, **settings), operator(**settings)):
+        for _ in range(2):
+            np.testing.assert_array_equal(run(op, batch), expected)
+            inside = jax.jit(lambda data, op=op: op.apply_batch(gdx.Batch(data)).data["image"])
+            np.testing.assert_array_equal(np.asarray(inside(batch)), expected)
+            np.testing.assert_array_equal(
+                np.asarray(jax.jit(lambda data, op=op: gdx.augment(op, data))(batch)["image"]), expected
+            )
+
+
+@every_operator
+def test_a_cacheable_operator_compiles_once_for_each_shape(operator):
+    op = operator(stochastic=False, cacheable=True, name=f"compiled {operator}")  # of no other test
+    before = compiled_count()
+    for _ in range(2):
+        for height in range(8, 14):
+            run(op, seeded_batch(2, shape=(height, 12, 3)))
+    assert compiled_count() == before + 6
 
 
 class Shift(gdx.ModalityOperator):
@@ -239,12 +265,17 @@ def test_auxiliary_fields_stay_untouched_or_get_the_same_draw(operator):
 
 def test_auxiliary_fields_have_units_of_their_own():
     batch = seeded_batch(3)
-    batch["mask"] = np.full((3, 16, 12), 9, np.int32)
-    settings = {"auxiliary_fields": ["mask"], "preserve_auxiliary": False, "drop_value": 1.0}
+    batch["depth"] = np.full((3, 16, 12), 9, np.uint32)
+    settings = {"auxiliary_fields": ["depth"], "preserve_auxiliary": False, "drop_value": 1.0}
     result = gdx.AugmentBatch(patch_dropout(**settings)).map(batch)
-    image, mask = np.asarray(result["image"]), np.asarray(result["mask"])
-    np.testing.assert_array_equal((image == 1).all(axis=-1), mask == np.iinfo(np.int32).max)
-    assert set(np.unique(mask)) == {9, np.iinfo(np.int32).max}
+    image, depth = np.asarray(result["image"]), np.asarray(result["depth"])
+    np.testing.assert_array_equal((image == 1).all(axis=-1), depth == np.iinfo(np.uint32).max)
+    assert set(np.unique(depth)) == {9, np.iinfo(np.uint32).max}
+    with pytest.raises(ValueError, match="`clip_range` must say what the values of signed integers mean"):
+        gdx.AugmentBatch(patch_dropout(**settings)).map({**batch, "depth": batch["depth"].astype(np.int32)})
+    zero = patch_dropout(**{**settings, "drop_value": 0.0})  # which is 0 on any scale
+    depth = gdx.AugmentBatch(zero).map({**batch, "depth": batch["depth"].astype(np.int32)})["depth"]
+    assert set(np.unique(depth)) == {0, 9}
 
 
 @pytest.mark.parametrize("validate", [True, False])
@@ -344,7 +375,7 @@ def test_a_mean_without_a_deviation_still_shifts():
 
 @pytest.mark.parametrize(
     ("drop_value", "dtype", "filled"),
-    [(1.0, "uint8", 255), (0.5, "uint8", 128), (1.0, "int16", 32767), (0.5, "float32", 0.5), (-3.0, "bfloat16", -3.0)],
+    [(1.0, "uint8", 255), (0.5, "uint8", 128), (1.0, "uint16", 65535), (0.5, "float32", 0.5), (-3.0, "bfloat16", -3.0)],
 )
 def test_drop_value_is_in_the_units_of_the_image(drop_value, dtype, filled):
     batch = {"image": np.zeros((2, 16, 12), jnp.dtype(dtype)), "record_seed": seeds(2)}

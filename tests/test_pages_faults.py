@@ -19,8 +19,11 @@ from flax import nnx
 from helpers import OPERATORS, every_operator, images, noise, patch_dropout, seeded_batch, seeds
 
 import grain_datarax as gdx
-from grain_datarax.operators.fingerprint import fingerprint
-from grain_datarax.operators.modality import looks_channels_first
+from grain_datarax.images import looks_channels_first
+
+
+def fingerprint(operators):
+    return gdx.AugmentBatch(operators).fingerprint()
 
 
 class Keeps(gdx.ModalityOperator):
@@ -335,6 +338,7 @@ WAYS = {
     "AugmentRecord": lambda op, batch: gdx.AugmentRecord(op).random_map(first_of(batch), np.random.default_rng(0)),
 }
 every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+BATCH_WAYS = {name: WAYS[name] for name in ("apply_batch", "three arguments", "call", "AugmentBatch")}
 
 
 def first_of(batch):
@@ -557,7 +561,7 @@ def test_an_effect_that_returns_no_array_is_refused(way, effect, got):
         way(of_the_image(effect=effect), seeded_batch(2))
 
 
-@every_way
+@pytest.mark.parametrize("way", BATCH_WAYS.values(), ids=BATCH_WAYS)
 @pytest.mark.parametrize(
     ("wrong", "got"),
     [
@@ -591,9 +595,6 @@ def test_data_that_is_no_mapping_is_refused(operator):
     for apply in (lambda: operator().apply(IMAGE, {}, {}), lambda: operator().apply_batch(gdx.Batch(IMAGE[None]))):
         with pytest.raises(TypeError, match="`data` must be a mapping from field names: got ndarray"):
             apply()
-
-
-BATCH_WAYS = {name: WAYS[name] for name in ("apply_batch", "three arguments", "call", "AugmentBatch")}
 
 
 @pytest.mark.parametrize("way", BATCH_WAYS.values(), ids=BATCH_WAYS)

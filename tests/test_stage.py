@@ -9,7 +9,7 @@ from helpers import OPERATORS, contents, loader
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import grain_datarax as gdx
-from grain_datarax.operators import chain as compiled_chain
+from grain_datarax.compiled import compiled_count
 from grain_datarax.placement import RowSharding
 
 
@@ -64,7 +64,7 @@ def test_values_outside_the_clip_range_are_an_error_in_the_first_batch():
 
 def test_nothing_is_compiled_after_the_first_batch():
     def sizes():
-        return compiled_chain._augment._cache_size()
+        return compiled_count()
 
     with gdx.DeviceLoader(loader(SEEDED, epochs=20), chain()) as batches:
         iterator = iter(batches)

@@ -20,6 +20,7 @@ Source: Salmon et al., SC 2011.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,11 +33,11 @@ _SPLIT, _FOLD_IN = np.uint32(1), np.uint32(2)
 _MOST_COUNTERS = 2**32
 
 
-def threefry(key: jax.Array, first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
+def threefry(key: Any, first: Any, second: Any) -> tuple[Any, Any]:
     """Hashes counters under one key; a bijection of each counter.
 
     Args:
-      key: `uint32 (2,)`.
+      key: `uint32 (2,)`; arrays of NumPy or of JAX.
       first: The counters' first words, `uint32` of any shape.
       second: Their second words, of the same shape.
 

@@ -6,7 +6,9 @@ Both arrows are one Threefry hash, a bijection of its 64-bit counter: under one 
 key.
 """
 
+import collections
 import hashlib
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -32,11 +34,11 @@ def as_stream_key(key: jax.Array) -> jax.Array:
       TypeError: If `key` is neither.
     """
     dtype = getattr(key, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        if dtype != jnp.uint32 or key.ndim == 0:
-            raise TypeError(f"`key` must be a JAX PRNG key: got {key!r}. Pass jax.random.key(seed).")
-        return jax.random.wrap_key_data(key[..., :2], impl=STREAM)
-    return jax.random.wrap_key_data(jax.random.key_data(key)[..., :2], impl=STREAM)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        key = jax.random.key_data(key)
+    elif dtype != jnp.uint32 or key.ndim == 0:
+        raise TypeError(f"`key` must be a JAX PRNG key: got {key!r}. Pass jax.random.key(seed).")
+    return _typed(key[..., :2])
 
 
 def operator_key(root_key: jax.Array, namespace: str) -> jax.Array:
@@ -49,9 +51,42 @@ def operator_key(root_key: jax.Array, namespace: str) -> jax.Array:
     Returns:
       One typed `STREAM` key.
     """
-    words = np.frombuffer(hashlib.blake2b(namespace.encode(), digest_size=8).digest(), "<u4").astype(np.uint32)
     root = jax.random.key_data(as_stream_key(root_key))
-    return jax.random.wrap_key_data(jnp.stack(threefry(root, *jnp.asarray(words))), impl=STREAM)
+    return _typed(jnp.stack(threefry(root, *jnp.asarray(_words(namespace)))))
+
+
+def effect_words(root: np.ndarray, namespace: str) -> np.ndarray:
+    """The words of the same key, from those of the root key, without JAX: `uint32 (2,)`."""
+    first, second = _words(namespace)[:, None]
+    return np.concatenate(threefry(root[:, None], first, second))  # of one-element arrays, which wrap around in silence
+
+
+def draw_mark(name: str, words: np.ndarray) -> str:
+    """What tells the draws of one link from all others': its name, and the beginning of its key."""
+    return f"{name}@{words[0]:08x}"
+
+
+def _words(namespace: str) -> np.ndarray:
+    return np.frombuffer(hashlib.blake2b(namespace.encode(), digest_size=8).digest(), "<u4").astype(np.uint32)
+
+
+def distinct_names(namespaces: Sequence[tuple[str, bool]]) -> tuple[str, ...]:
+    """The namespace of each link of a chain; unnamed ones that would share theirs are numbered in their order.
+
+    Args:
+      namespaces: For each link its own namespace, and whether nobody has named it.
+
+    Raises:
+      ValueError: If a name is there twice.
+    """
+    seen: collections.Counter[str] = collections.Counter()
+    result = []
+    for namespace, unnamed in namespaces:
+        seen[namespace] += 1
+        result.append(f"{namespace}#{seen[namespace]}" if unnamed and seen[namespace] > 1 else namespace)
+    if len(set(result)) != len(result):
+        raise ValueError(f"`name` must be unique in a chain: got {result}. The same name would draw the same twice.")
+    return tuple(result)
 
 
 def record_keys(key: jax.Array, record_seed: jax.Array) -> jax.Array:
@@ -65,4 +100,9 @@ def record_keys(key: jax.Array, record_seed: jax.Array) -> jax.Array:
       Typed `STREAM` keys `(B,)`.
     """
     words = threefry(jax.random.key_data(key), record_seed[:, 0], record_seed[:, 1])
-    return jax.random.wrap_key_data(jnp.stack(words, axis=-1), impl=STREAM)
+    return _typed(jnp.stack(words, axis=-1))
+
+
+def _typed(words: jax.Array) -> jax.Array:
+    keys: jax.Array = jax.random.wrap_key_data(words, impl=STREAM)
+    return keys

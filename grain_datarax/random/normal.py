@@ -20,7 +20,7 @@ def normal_quantile(level: jax.Array) -> jax.Array:
       level: `float32`, odd multiples of 2**-24 in (0, 1), any shape; see `uniform_levels`.
 
     Returns:
-      `float32` of the same shape, from -5.42 to 5.42, in the order of the levels; `1 - level` gives the negative.
+      `float32` of the same shape, from -5.2947 to 5.2947, in the order of the levels; `1 - level` gives the negative.
 
     Example:
       >>> [round(float(number), 2) for number in normal_quantile(jnp.float32([0.025, 0.25, 0.975]))]

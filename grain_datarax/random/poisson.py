@@ -74,6 +74,7 @@ def poisson_quantile(level: jax.Array, mean: jax.Array) -> jax.Array:
     Source: the expansion in `s = z / sqrt(mean)`, with `z` the normal quantile, is that of Giles, ACM Transactions on
     Mathematical Software 42, 2016; the polynomials are our own.
     """
+    level, mean = jax.lax.stop_gradient((level, mean))  # counts are steps: flat, but for what is infinite at 0
     left, counted = _by_summation(level, mean)
     count = jnp.where(left > 0, _by_expansion(level, mean), counted)
     count = jnp.where(mean < jnp.inf, count, mean)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 
+@jax.custom_jvp
 def rounded(value: jax.Array) -> jax.Array:
     """Rounds a product before it is added to or multiplied again, so that it has the same bits in every program.
 
@@ -17,10 +18,15 @@ def rounded(value: jax.Array) -> jax.Array:
       value: `float32`, any shape.
 
     Returns:
-      `value` with 23 significant bits, one less than it holds, rounded towards zero.
+      `value` with 23 significant bits, one less than it holds, rounded towards zero. Its derivative is 1.
     """
     bits = jax.lax.bitcast_convert_type(value, jnp.uint32) & np.uint32(0xFFFFFFFE)
     return jax.lax.bitcast_convert_type(bits, jnp.float32)
+
+
+@rounded.defjvp
+def _derivative(values: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    return rounded(*values), tangents[0]
 
 
 def rounded_to(value: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:

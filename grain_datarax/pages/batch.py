@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from grain_datarax.fields import record_count
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -61,22 +63,6 @@ class Batch:
             raise IndexError(f"`index` must be in a batch of {len(self)}: got {index}.")
         record = jax.tree.map(lambda leaf: leaf[index], self)
         return Element(record.data, record.state, record.metadata)
-
-
-def record_count(data: Any) -> int:
-    """The length of axis 0 that all leaves share.
-
-    Raises:
-      ValueError: If there is no leaf, a leaf has no axis, or the lengths differ.
-    """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(data)
-    lengths = {jax.tree_util.keystr(path, simple=True, separator="."): np.shape(leaf)[:1] for path, leaf in leaves}
-    if len(set(lengths.values())) != 1 or () in lengths.values():
-        raise ValueError(
-            f"`data` must share the batch as axis 0: got lengths {lengths}. Stack the records' fields, as"
-            " grain.transforms.Batch does behind SeedRecords."
-        )
-    return next(iter(lengths.values()))[0]
 
 
 def _stack(*leaves: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What decides the pixels of a chain, to be kept in a checkpoint and compared when it is restored."""
+"""What decides the pixels of an operator, in JSON's types: settings, and whatever else has a value to write down."""
 
 import dataclasses
 import enum
@@ -13,13 +13,12 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from grain_datarax.operators.chain import namespaces
-from grain_datarax.operators.modality import ModalityOperator
-from grain_datarax.random.keys import STREAM_VERSION, as_stream_key
-from grain_datarax.states import require_fingerprint
+from grain_datarax.pages.module import DataraxModule
+from grain_datarax.random.keys import as_stream_key
 
 # Settings that change how pixels are computed, not which; the statistics have a digest among the settings.
 _WITHOUT_EFFECT = ("batch_strategy", "cacheable", "precomputed_stats")
@@ -29,8 +28,8 @@ _OF_ALL = ("config", "rngs", "name", "stochastic", "stream_name", "batch_stats_f
 _LIBRARIES = ("builtins", "flax", "jax", "jaxlib", "math", "numpy")
 
 
-def fingerprint(operators: Sequence[ModalityOperator]) -> dict[str, Any]:
-    """Names, classes, settings and root keys of the operators in their order, and `STREAM_VERSION`: JSON's types only.
+def describe(operator: Any, name: str) -> dict[str, Any]:
+    """Name, class, settings and root key of an operator, in JSON's types only.
 
     Attributes that a subclass adds are there too, as `attributes`. Arrays are there as a digest, dataclasses and
     modules by their fields, functions by their names with a digest of their code (which another version of Python
@@ -42,11 +41,10 @@ def fingerprint(operators: Sequence[ModalityOperator]) -> dict[str, Any]:
     What has no value to write down, such as an object of an arbitrary class, is there as "cannot be told: " with its
     class: two fingerprints that hold this may be equal where the pixels are not.
     """
-    parts = [_part(operator, name, ()) for operator, name in zip(operators, namespaces(operators), strict=True)]
-    return {"stream_version": STREAM_VERSION, "operators": parts}
+    return _part(operator, name, ())
 
 
-def _part(operator: ModalityOperator, name: str, above: tuple[Any, ...]) -> dict[str, Any]:
+def _part(operator: DataraxModule, name: str, above: tuple[Any, ...]) -> dict[str, Any]:
     config = operator.config
     settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     for without_effect in _WITHOUT_EFFECT:
@@ -108,7 +106,7 @@ def _scalar(value: np.generic, below: tuple[Any, ...]) -> Any:
 
 
 def _array(value: Any, below: tuple[Any, ...]) -> Any:
-    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return [str(value.dtype), _array(jax.random.key_data(value), below)]
     array = np.asarray(value)
     if array.dtype.hasobject:  # whose bytes are addresses
@@ -132,7 +130,7 @@ def _fields(value: Any, below: tuple[Any, ...]) -> Any:
 
 
 def _module(value: nnx.Module, below: tuple[Any, ...]) -> Any:
-    if isinstance(value, ModalityOperator):
+    if isinstance(value, DataraxModule):
         return _part(value, value.namespace, below[:-1])
     attributes = _attributes(value, below[:-1])
     return {"class": _path(type(value)), **attributes} if attributes else _path(type(value))
@@ -142,8 +140,9 @@ def _function(value: types.FunctionType, below: tuple[Any, ...]) -> Any:
     code = value.__code__
     if _of_a_library(value.__module__ or ""):
         return _path(value)
-    if _of_a_library(value.__globals__["__name__"]) and hasattr(value, "__wrapped__"):  # by jax.vmap, for example
-        return {"wrapper": f"cannot be told: {code.co_qualname}", "of": _describe(value.__wrapped__, below)}
+    wrapped = getattr(value, "__wrapped__", None)
+    if _of_a_library(value.__globals__["__name__"]) and wrapped is not None:  # by jax.vmap, for example
+        return {"wrapper": f"cannot be told: {code.co_qualname}", "of": _describe(wrapped, below)}
     described: dict[str, Any] = {"function": _path(value), "code": _digest_of_code(code)}
     defaults = [*(value.__defaults__ or ()), *sorted((value.__kwdefaults__ or {}).items())]
     if defaults:
@@ -204,7 +203,7 @@ _FORMS: tuple[tuple[Any, Any], ...] = (
     (enum.Enum, lambda value, _: f"{_path(type(value))}.{value.name}"),
     (np.generic, _scalar),
     ((np.ndarray, jax.Array), _array),
-    (nnx.Variable | nnx.Rngs | nnx.RngStream, lambda value, _: f"variable: {_path(type(value))}"),
+    ((nnx.Variable, nnx.Rngs, nnx.RngStream), lambda value, _: f"variable: {_path(type(value))}"),
     (nnx.Module, _module),
     (type, lambda value, _: _path(value)),
     (types.ModuleType, lambda value, _: value.__name__),
@@ -225,25 +224,3 @@ _FORMS: tuple[tuple[Any, Any], ...] = (
     (types.MethodType, _method),
     (functools.partial, _partial),
 )
-
-
-def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """What differs between two fingerprints, each in words; empty if nothing does.
-
-    Raises:
-      ValueError: If `saved` or `current` is no fingerprint.
-    """
-    require_fingerprint(saved)
-    require_fingerprint(current)
-    if saved["stream_version"] != current["stream_version"]:
-        return [f"STREAM_VERSION {current['stream_version']} for {saved['stream_version']}"]
-    names = [[part["name"] for part in side["operators"]] for side in (current, saved)]
-    if names[0] != names[1]:
-        return [f"the operators {names[0]} for {names[1]}"]
-    result = []
-    for now, before in zip(current["operators"], saved["operators"], strict=True):
-        for setting in sorted(now.keys() | before.keys()):
-            got, wanted = now.get(setting, "nothing"), before.get(setting, "nothing")
-            if got != wanted:
-                result.append(f"`{setting}` {got!r} for {wanted!r} in {now['name']}")
-    return result

@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
+import numpy as np
+
 
 def get_field(data: Mapping[str, Any], path: str) -> Any:
     """The field at `path`.
@@ -19,6 +22,16 @@ def get_field(data: Mapping[str, Any], path: str) -> Any:
             )
         node = node[name]
     return node
+
+
+def has_field(data: Mapping[str, Any], path: str) -> bool:
+    """Whether there is a field at `path`."""
+    node: Any = data
+    for name in path.split("."):
+        if not isinstance(node, Mapping) or name not in node:
+            return False
+        node = node[name]
+    return True
 
 
 def set_field(data: Mapping[str, Any], path: str, field: Any) -> dict[str, Any]:
@@ -61,3 +74,19 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         path = f"{prefix}{name}"
         fields.update(flatten(field, f"{path}.") if isinstance(field, Mapping) else {path: field})
     return fields
+
+
+def record_count(data: Any) -> int:
+    """The length of axis 0 that all leaves share.
+
+    Raises:
+      ValueError: If there is no leaf, a leaf has no axis, or the lengths differ.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(data)
+    lengths = {jax.tree_util.keystr(path, simple=True, separator="."): np.shape(leaf)[:1] for path, leaf in leaves}
+    if len(set(lengths.values())) != 1 or () in lengths.values():
+        raise ValueError(
+            f"`data` must share the batch as axis 0: got lengths {lengths}. Stack the records' fields, as"
+            " grain.transforms.Batch does behind SeedRecords."
+        )
+    return int(next(iter(lengths.values()))[0])

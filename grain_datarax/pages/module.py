@@ -4,6 +4,8 @@ import collections
 import contextlib
 import dataclasses
 import hashlib
+import inspect
+import reprlib
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -13,17 +15,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import errors, nnx
+from jax.core import Tracer
+
+from grain_datarax.counts import is_ready, own_rows, warn_of_values_outside
+from grain_datarax.effects.settings import Flag, Name, Optional, Rule
 
 
-class OperationCount(nnx.Variable):
+class OperationCount(nnx.Variable[Any]):
     """How many records a module has treated or passed through."""
 
 
-class Statistics(nnx.Variable):
+class Statistics(nnx.Variable[Any]):
     """The statistics of a module: a mapping of arrays, or None."""
 
 
-class FixedPattern(nnx.Cache):
+class FixedPattern(nnx.Cache[Any]):
     """The deterministic patterns of a cacheable operator, by image shape."""
 
 
@@ -53,8 +59,7 @@ class DataraxModuleConfig:
     _stats_digest: str = dataclasses.field(default="", init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._require_bool("cacheable", "stochastic")
-        self._require_name("stream_name")
+        self._require(cacheable=Flag(), stochastic=Flag(), stream_name=Optional(Name()))
         function, stats = self.batch_stats_fn, self.precomputed_stats
         if function is not None and not callable(function):
             raise TypeError(
@@ -73,17 +78,10 @@ class DataraxModuleConfig:
         function = None if isinstance(self.batch_stats_fn, nnx.Module) else self.batch_stats_fn
         return {**vars(self), "precomputed_stats": stats, "batch_stats_fn": function}
 
-    def _require_bool(self, *names: str) -> None:
-        for name in names:
-            if not isinstance(value := getattr(self, name), bool):
-                raise TypeError(f"`{name}` must be a bool: got {value!r}. Pass True or False.")
-
-    def _require_name(self, *names: str) -> None:
-        for name in names:
-            if not isinstance(value := getattr(self, name), str | None):
-                raise TypeError(f"`{name}` must be a str: got {value!r}. Pass a name.")
-            if value == "":
-                raise ValueError(f"`{name}` must not be empty: got {value!r}. Pass a name.")
+    def _require(self, **rules: Rule) -> None:
+        """Makes settings plain values, or raises for those that break their rules."""
+        for name, rule in rules.items():
+            object.__setattr__(self, name, rule(name, getattr(self, name)))
 
 
 def _require_arrays(name: str, stats: Mapping[str, Any] | None) -> None:
@@ -111,12 +109,33 @@ def _digest(stats: Mapping[str, Any] | None) -> str:
     return digest.hexdigest()
 
 
-# Masks of treated records that the device may still be computing. They stay out of the module's state: their number
-# changes, and each would compile the batch function anew.
-_unread_masks: weakref.WeakKeyDictionary["DataraxModule", collections.deque[tuple[int, jax.Array]]] = (
-    weakref.WeakKeyDictionary()
-)
-_counting = threading.Lock()  # Grain may run a transform from several threads
+@dataclasses.dataclass
+class _Books:
+    """What is kept about a module beside its state: each change of that would compile the batch function anew."""
+
+    values_seen: set[tuple[str, Any]] = dataclasses.field(default_factory=set)
+    # What the device may still be computing: of so many records, which were treated, and their values out of range.
+    unread: collections.deque[tuple[int, jax.Array | None, jax.Array | None]] = dataclasses.field(
+        default_factory=collections.deque
+    )
+    outside: int = 0
+    lock: Any = dataclasses.field(default_factory=threading.Lock)  # Grain may run a transform from several threads
+
+
+_books: weakref.WeakKeyDictionary["DataraxModule", _Books] = weakref.WeakKeyDictionary()
+
+
+class _Signature:
+    """The arguments of a class, those of its `__init__`: NNX's metaclass shows them as (*args, **kwargs)."""
+
+    def __get__(self, module: "DataraxModule | None", cls: type["DataraxModule"]) -> inspect.Signature:
+        if module is not None:  # whose arguments are those of its `__call__`
+            raise AttributeError("__signature__")
+        _, *parameters = inspect.signature(cls.__init__).parameters.values()
+        configs = [hints["config"] for base in cls.__mro__ if "config" in (hints := inspect.get_annotations(base))]
+        if configs and cls.__init__ is DataraxModule.__init__:
+            parameters[0] = parameters[0].replace(annotation=configs[0])
+        return inspect.Signature(parameters)
 
 
 class DataraxModule(nnx.Module):
@@ -134,6 +153,8 @@ class DataraxModule(nnx.Module):
       TypeError: If an argument has the wrong type.
       ValueError: If `rngs` lacks a stream that `requires_rng_streams` names.
     """
+
+    __signature__ = _Signature()
 
     def __init__(self, config: DataraxModuleConfig, *, rngs: nnx.Rngs | None = None, name: str | None = None) -> None:
         if not isinstance(config, DataraxModuleConfig):
@@ -155,6 +176,20 @@ class DataraxModule(nnx.Module):
         self.skipped_count = OperationCount(np.int64(0))
         with contextlib.suppress(AttributeError):  # of a subclass that is not set up yet: asked again by _stream
             self.ensure_rng_streams(self._stream_names())
+
+    def __repr__(self) -> str:
+        shown = {"name": self.name} if self.name else {"namespace": self.namespace}
+        for field in dataclasses.fields(self.config):
+            value = getattr(self.config, field.name)
+            if field.repr and value != field.default:
+                shown[field.name] = value
+        settings = ", ".join(f"{name}={reprlib.repr(value)}" for name, value in shown.items())
+        return f"{type(self).__name__}({settings})"
+
+    @property
+    def namespace(self) -> str:
+        """What tells this module's draws from others' with the same root key: its name, or else its class."""
+        return self.name or type(self).__name__
 
     def requires_rng_streams(self) -> list[str] | None:
         """The names of the rng streams that this module draws from, or None if it draws nothing."""
@@ -181,7 +216,8 @@ class DataraxModule(nnx.Module):
 
     def root_key(self) -> jax.Array:
         """The key that this module's rng stream was made from; reading it does not advance the stream."""
-        return self._stream().key[...]
+        key: jax.Array = self._stream().key[...]
+        return key
 
     def fresh_key(self) -> jax.Array:
         """The next key of this module's rng stream.
@@ -190,7 +226,8 @@ class DataraxModule(nnx.Module):
           ValueError: Inside `jax.jit`, where a stream can't advance.
         """
         try:
-            return self._stream()()
+            key: jax.Array = self._stream()()
+            return key
         except errors.TraceContextError as error:
             raise ValueError(
                 f"`record_seed` must be in a batch inside jax.jit: got none, and the stream"
@@ -214,7 +251,8 @@ class DataraxModule(nnx.Module):
 
     def get_statistics(self) -> dict[str, Any] | None:
         """The statistics last set or computed, at first `precomputed_stats`; None if there are none."""
-        return self.statistics.get_value()
+        stats: dict[str, Any] | None = self.statistics.get_value()
+        return stats
 
     def set_statistics(self, stats: dict[str, Any]) -> None:
         """Replaces the statistics by `stats`, a mapping of arrays."""
@@ -239,46 +277,66 @@ class DataraxModule(nnx.Module):
           `apply_batch` and the Grain transforms. Inside `jax.jit`, where a module is a constant, nothing is counted;
           `nnx.jit` counts, in JAX's 32 bits unless x64 is enabled.
         """
-        self._read_masks(wait=True)
+        self._read_counts(wait=True)
         return {name: int(getattr(self, name).get_value()) for name in ("applied_count", "skipped_count")}
 
     def reset_operation_stats(self) -> None:
-        """Sets both counts to zero."""
-        _unread_masks.pop(self, None)
+        """Sets the counts to zero."""
+        _books.pop(self, None)
         self.applied_count.set_value(np.int64(0))
         self.skipped_count.set_value(np.int64(0))
 
-    def count_records(self, record_count: int, treated: jax.Array | bool) -> None:
+    def counts(self) -> dict[str, int]:
+        """Records `applied` and `skipped`, and values `outside` the range; waits for the device where it must."""
+        stats = self.get_operation_stats()
+        return {
+            "applied": stats["applied_count"],
+            "skipped": stats["skipped_count"],
+            "outside": self.books.outside,
+        }
+
+    @property
+    def books(self) -> _Books:
+        """What is kept about this module beside its state."""
+        return _books.setdefault(self, _Books())
+
+    def count_records(self, record_count: int, treated: jax.Array | bool, outside: jax.Array | None = None) -> None:
         """Counts the records of one batch, without waiting for the device.
 
         Args:
           record_count: The number of records.
           treated: Whether they were treated: one answer for all of them, or `bool (B,)`, of which the first
             `record_count` are read.
+          outside: How many values of each lay outside the range, `int32 (B,)`, if that was looked at.
         """
         if isinstance(treated, bool):
             self._add(record_count if treated else 0, 0 if treated else record_count)
-        elif isinstance(treated, jax.core.Tracer):
+        elif isinstance(treated, Tracer):
             self._add(treated[:record_count].sum(), (~treated[:record_count]).sum())
-        else:
-            with _counting:
-                _unread_masks.setdefault(self, collections.deque()).append((record_count, treated))
-            self._read_masks(wait=False)
+        later = [None if isinstance(rows, bool | Tracer) else rows for rows in (treated, outside)]
+        if later != [None, None]:
+            with self.books.lock:
+                self.books.unread.append((record_count, later[0], later[1]))
+            self._read_counts(wait=False)
 
-    def _read_masks(self, *, wait: bool) -> None:
-        with _counting:
-            masks = _unread_masks.get(self, collections.deque())
-            ready = []
-            while masks and (wait or masks[0][1].is_ready()):  # type: ignore[attr-defined]
-                ready.append(masks.popleft())
-        for count, mask in ready:
-            # Each process counts the rows of a global array that it holds, and of their copies the first.
-            shards = [shard for shard in mask.addressable_shards if shard.replica_id == 0]
-            rows = [np.asarray(shard.data)[: max(count - (shard.index[0].start or 0), 0)] for shard in shards]
-            self._add(sum(int(row.sum()) for row in rows), sum(int((~row).sum()) for row in rows))
+    def _read_counts(self, *, wait: bool) -> None:
+        if self not in _books:
+            return
+        books, ready = self.books, []
+        with books.lock:
+            while books.unread and (wait or all(is_ready(rows) for rows in books.unread[0][1:])):
+                ready.append(books.unread.popleft())
+        for count, treated, outside in ready:
+            if treated is not None:
+                rows = own_rows(treated, count)
+                self._add(int(rows.sum()), int((~rows).sum()))
+            if outside is not None and (found := int(own_rows(outside, count).sum())):
+                say, books.outside = not books.outside, books.outside + found
+                if say:
+                    warn_of_values_outside("clip_range", {self.namespace: found})
 
     def _add(self, applied: Any, skipped: Any) -> None:
-        with _counting, contextlib.suppress(errors.TraceContextError):  # inside jax.jit the module is a constant
+        with self.books.lock, contextlib.suppress(errors.TraceContextError):  # inside jax.jit the module is a constant
             self.applied_count.set_value(self.applied_count.get_value() + applied)
             self.skipped_count.set_value(self.skipped_count.get_value() + skipped)
 
@@ -300,7 +358,7 @@ class DataraxModule(nnx.Module):
 
     def clone(self) -> Self:
         """A new module with the same settings and its own copy of the state."""
-        self._read_masks(wait=True)
+        self._read_counts(wait=True)
         return nnx.clone(self)
 
     def get_state(self) -> dict[str, Any]:
@@ -308,7 +366,7 @@ class DataraxModule(nnx.Module):
 
         It holds rng streams, counters, statistics, and all variables that a subclass adds; not the cache.
         """
-        self._read_masks(wait=True)
+        self._read_counts(wait=True)
         state: dict[str, Any] = {}
         for path, variable in self._checkpointed().items():
             *parents, last = path
@@ -353,10 +411,10 @@ class DataraxModule(nnx.Module):
         stats = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else np.array(leaf), stats)
         for variable, value in values:
             variable.set_value(value)
-        _unread_masks.pop(self, None)
+        _books.pop(self, None)
         self.statistics.set_value(stats)
 
-    def _checkpointed(self) -> dict[tuple[str, ...], nnx.Variable]:
+    def _checkpointed(self) -> dict[tuple[str, ...], nnx.Variable[Any]]:
         return {
             tuple(map(str, path)): node
             for path, node in nnx.iter_graph(self)
@@ -390,6 +448,7 @@ def _like(leaf: Any, given: Any, path: str) -> Any:
 
 
 def keystr(path: Any) -> str:
+    """A path of JAX's in a tree, with dots."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 

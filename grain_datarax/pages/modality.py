@@ -4,11 +4,7 @@ import abc
 import contextlib
 import dataclasses
 import functools
-import pickle
-import random
-import re
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, overload
 
 import jax
@@ -16,11 +12,25 @@ import jax.numpy as jnp
 import numpy as np
 from flax import errors
 
-from grain_datarax.operators import chain
-from grain_datarax.operators.batch import Batch
-from grain_datarax.operators.fields import field_names, flatten, get_field, pick_fields, set_field, set_fields
-from grain_datarax.operators.module import DataraxModule, DataraxModuleConfig, is_array, keystr
-from grain_datarax.operators.units import ClipRange, integer_bounds, integer_full_scale, is_float, require_fraction
+from grain_datarax.effects.settings import Flag, Name, Optional, is_number, plain
+from grain_datarax.fields import field_names, flatten, get_field, pick_fields, set_field, set_fields
+from grain_datarax.guard import require_within
+from grain_datarax.images import (
+    Range,
+    Scale,
+    integer_limits,
+    is_float,
+    layout_hint,
+    level_bounds,
+    require_fraction,
+    require_image_type,
+    scale_of,
+)
+from grain_datarax.pages.batch import Batch
+from grain_datarax.pages.launch import augment_batch
+from grain_datarax.pages.module import DataraxModule, DataraxModuleConfig
+from grain_datarax.pages.params import as_drawn, require_drawn
+from grain_datarax.purity import kind_of, same_each_time
 from grain_datarax.random.bits import STREAM
 from grain_datarax.random.keys import as_stream_key, operator_key
 from grain_datarax.seeding import RECORD_SEED
@@ -36,8 +46,9 @@ class ModalityOperatorConfig(DataraxModuleConfig):
       target_key: Where the result goes; None replaces the field. Otherwise the field stays as it was.
       auxiliary_fields: Fields that belong to the image, such as a mask or a depth map. They must share its height and
         width.
-      clip_range: Bounds of the result, and the range that floating-point input must be in. In image units for
-        floating-point images, a fraction of full scale for integer ones. None does not clip.
+      clip_range: Bounds of the result, and the range that the input must be in. In image units for floating-point
+        images and for signed integers, which have no other scale, a fraction of full scale for unsigned ones. None does
+        not clip.
       preserve_auxiliary: True: the auxiliary fields stay untouched. False: they get the same draw as the image.
       validate_domain_constraints: True: a record that the operator can't treat (wrong rank, a patch larger than the
         image, floating-point values outside `clip_range` in the first host batch) is an error. False: each such record
@@ -52,16 +63,16 @@ class ModalityOperatorConfig(DataraxModuleConfig):
     field_key: str
     target_key: str | None = None
     auxiliary_fields: list[str] | None = dataclasses.field(default=None, hash=False)
-    clip_range: ClipRange = None
+    clip_range: Range = None
     preserve_auxiliary: bool = True
     validate_domain_constraints: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require_bool("preserve_auxiliary", "validate_domain_constraints")
+        self._require(preserve_auxiliary=Flag(), validate_domain_constraints=Flag())
         if self.field_key is None:
             raise TypeError("`field_key` must be a str: got None. Pass the name of the image's field.")
-        self._require_name("field_key", "target_key")
+        self._require(field_key=Name(), target_key=Optional(Name()))
         if self.batch_strategy not in ("vmap", "scan"):
             raise ValueError(
                 f'`batch_strategy` must be "vmap" or "scan": got {self.batch_strategy!r}. Pass one of them.'
@@ -80,7 +91,7 @@ class ModalityOperatorConfig(DataraxModuleConfig):
                 raise ValueError(
                     f"`clip_range` must have low < high: got {self.clip_range!r}. Pass (low, high), or None."
                 )
-            object.__setattr__(self, "clip_range", tuple(map(_plain, bounds)))
+            object.__setattr__(self, "clip_range", tuple(map(plain, bounds)))
         paths = [self.field_key, *({self.target_key} - {None, self.field_key}), *(names or ())]
         if len(set(paths)) != len(paths):
             raise ValueError(
@@ -91,28 +102,6 @@ class ModalityOperatorConfig(DataraxModuleConfig):
             raise ValueError(
                 f"`target_key` must not be the field of the seeds: got {RECORD_SEED!r}. Pass another name."
             )
-
-    def _require_number(self, name: str, low: float, high: float, rule: str, *, optional: bool = False) -> None:
-        if (value := getattr(self, name)) is None and optional:
-            return
-        if not is_number(value):
-            raise TypeError(f"`{name}` must be a number: got {value!r}. Pass an int or a float.")
-        if not low <= value <= high:
-            raise ValueError(f"`{name}` must {rule}: got {value!r}. Pass a number in that range.")
-        object.__setattr__(self, name, _plain(value))
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-
-
-def _plain(value: Any) -> float:
-    """A setting as a Python float: NumPy's promotes the image's type, and equal settings must compile to equal bits."""
-    return float(value) + 0.0  # -0.0 equals 0.0
-
-
-# Operators whose first host batch has been looked at by apply_batch. Kept outside: it is no part of what they compute.
-_values_checked: weakref.WeakSet["ModalityOperator"] = weakref.WeakSet()
 
 
 class ModalityOperator(DataraxModule):
@@ -127,11 +116,6 @@ class ModalityOperator(DataraxModule):
     config: ModalityOperatorConfig
     # Whether values stay in their unit: if so, the range of a later operator is checked on the host batch too.
     keeps_scale = False
-
-    def __init_subclass__(cls, **settings: Any) -> None:
-        super().__init_subclass__(**settings)
-        if "apply" in vars(cls):
-            cls.apply = _checked(cls.apply)  # type: ignore[method-assign]
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, Any]:
         """What one record draws: a mapping of arrays, nested or not.
@@ -153,11 +137,6 @@ class ModalityOperator(DataraxModule):
     @abc.abstractmethod
     def effect(self, image: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
         """What becomes of one image, given what its record drew; the dtype and the shape stay."""
-
-    @property
-    def namespace(self) -> str:
-        """What tells this operator's draws from others' with the same root key: its name, or else its class."""
-        return self.name or type(self).__name__
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -211,20 +190,7 @@ class ModalityOperator(DataraxModule):
         return jax.vmap(lambda key: self._draw(key, tuple(shape)))(keys)
 
     def _draw(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, Any]:
-        """As `draw`, and raises unless that is a mapping of arrays that come from the key."""
-        drawn = _same_each_time("draw", lambda: self.draw(key, shape))
-        if not isinstance(drawn, Mapping):
-            raise TypeError(
-                f"`draw` must return a mapping of arrays: got {_type_name(drawn)}. Give what it draws a name:"
-                ' {"name": array}.'
-            )
-        for path, leaf in jax.tree_util.tree_flatten_with_path(dict(drawn))[0]:
-            if not is_array(leaf):
-                raise TypeError(
-                    f"`draw` must return a mapping of arrays: got {type(leaf).__name__} at {keystr(path)}. Leave it"
-                    " out: settings are there in `self.config`."
-                )
-        return dict(drawn)
+        return require_drawn(same_each_time("draw", lambda: self.draw(key, shape)))
 
     def apply(
         self,
@@ -263,7 +229,7 @@ class ModalityOperator(DataraxModule):
         treated = self.treats_values(data)
         for source, target in self._treated_fields():
             field = jnp.asarray(get_field(data, source))
-            result = _same_each_time("effect", lambda field=field: self.effect(field, params))  # type: ignore[misc]
+            result = same_each_time("effect", lambda field=field: self.effect(field, params))  # type: ignore[misc]
             if not isinstance(result, jax.Array | np.ndarray):
                 raise TypeError(
                     f'`effect` must return an array: got {type(result).__name__} for field "{source}". Return what'
@@ -280,7 +246,7 @@ class ModalityOperator(DataraxModule):
     def _params(self, shape: tuple[int, ...], random_params: dict[str, jax.Array] | None) -> dict[str, jax.Array]:
         if not self.stochastic:
             kept = self.fixed_pattern.get_value().get(f"{self.namespace} {shape}")
-            return self._draw_pattern(self.namespace, shape) if kept is None else kept
+            return self.draw_pattern(self.namespace, shape) if kept is None else kept
         if random_params is None:
             raise ValueError(
                 "`random_params` must be given to a stochastic operator: got None. Pass a row of what"
@@ -292,46 +258,31 @@ class ModalityOperator(DataraxModule):
                 " generate_random_params returns."
             )
         if type(self).generate_random_params is ModalityOperator.generate_random_params:
-            return {**random_params, **self._as_drawn(random_params, shape)}
+            drawn = jax.eval_shape(lambda: self.draw_pattern(self.namespace, shape))
+            return {**random_params, **as_drawn(random_params, drawn, self.param_ranges(shape))}
         return dict(random_params)
 
-    def _as_drawn(self, random_params: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
-        """These in the structure and the types of what a record draws; raises unless they could be that."""
-        remedy = "Pass a row of what generate_random_params returns."
-        given = {keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(dict(random_params))[0]}
-        ranges = self.param_ranges(shape)
-        drawn = jax.eval_shape(lambda: self._draw_pattern(self.namespace, shape))
-        values = []
-        for path, expected in jax.tree_util.tree_flatten_with_path(drawn)[0]:
-            name = keystr(path)
-            if name not in given or np.shape(given[name]) != expected.shape:
-                shapes = {name: np.shape(value) for name, value in given.items()}
-                raise ValueError(
-                    f"`random_params` must hold `{name}` of shape {expected.shape}: got {shapes}. {remedy}"
-                )
-            value = given[name]
-            dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
-            if _kind(dtype) is not _kind(expected.dtype):
-                raise TypeError(
-                    f"`random_params` must hold `{name}` of a type like {expected.dtype}: got {dtype}. {remedy}"
-                )
-            if name in ranges and not isinstance(value, jax.Array):  # those on a device would be waited for
-                _require_range(name, value, *ranges[name], expected.dtype)
-            values.append(value if dtype == expected.dtype else jnp.asarray(value, expected.dtype))
-        return jax.tree.unflatten(jax.tree.structure(drawn), values)
-
-    def _draw_pattern(self, namespace: str, shape: tuple[int, ...]) -> dict[str, jax.Array]:
+    def draw_pattern(self, namespace: str, shape: tuple[int, ...]) -> dict[str, Any]:
+        """The fixed pattern of deterministic mode, for images of this shape."""
         return self._draw(operator_key(jax.random.key(0, impl=STREAM), namespace), shape)
 
-    def keep_pattern(self, namespace: str, shape: tuple[int, ...]) -> None:
-        """Fills the cache for images of this shape, if this operator is deterministic and cacheable."""
+    def kept_pattern(self, namespace: str, shape: tuple[int, ...]) -> dict[str, Any] | None:
+        """The fixed pattern from the cache, where it is put if need be; None for operators that have none to keep."""
+        if self.stochastic or not self.config.cacheable:
+            return None
         patterns, name = self.fixed_pattern.get_value(), f"{namespace} {shape}"
-        if self.stochastic or not self.config.cacheable or name in patterns:
-            return
-        with jax.ensure_compile_time_eval():
-            pattern = jax.jit(lambda: self._draw_pattern(namespace, shape))()
-        with contextlib.suppress(errors.TraceContextError):  # inside jax.jit the module is a constant
-            self.fixed_pattern.set_value({**patterns, name: pattern})
+        if name not in patterns:
+            # Compiled ahead of time: jax.jit inside another trace would be part of that, or run operation by operation.
+            pattern = jax.jit(lambda: self.draw_pattern(namespace, shape)).lower().compile()()
+            patterns = {**patterns, name: pattern}
+            with contextlib.suppress(errors.TraceContextError):  # inside jax.jit the module is a constant
+                self.fixed_pattern.set_value(patterns)
+        kept: dict[str, Any] = patterns[name]
+        return kept
+
+    def use_pattern(self, pattern: Mapping[str, Any], shape: tuple[int, ...]) -> None:
+        """Takes this pattern for images of this shape."""
+        self.fixed_pattern.set_value({f"{self.namespace} {shape}": pattern})
 
     def check(self, data: Mapping[str, Any], *, batched: bool = False) -> bool:
         """Whether records of these shapes and dtypes are treated; if not, they pass through.
@@ -363,7 +314,7 @@ class ModalityOperator(DataraxModule):
         for path, _ in self._treated_fields():
             self.check_dtype(fields[path].dtype, path)
         for path, field in fields.items():
-            if _kind(field.dtype) is None:
+            if kind_of(field.dtype) is None:
                 raise TypeError(
                     f'`{path}` must hold numbers or bools in native byte order: got {field.dtype!r} for field "{path}".'
                     " Convert it, or leave it out."
@@ -377,27 +328,38 @@ class ModalityOperator(DataraxModule):
 
     def check_dtype(self, dtype: np.dtype, path: str) -> None:
         """Raises unless this operator treats images of this type with its settings."""
-        dtype = np.dtype(dtype)
-        wide = jnp.issubdtype(dtype, jnp.integer) and jnp.iinfo(dtype).bits >= 8
-        if not (dtype == jnp.bool_ or wide or (is_float(dtype) and jnp.finfo(dtype).bits >= 16)) or not dtype.isnative:
-            raise TypeError(
-                f"`{path}` must be an image of bools, integers or floats of 8 bits or more, 16 for floats, in native"
-                f' byte order: got {dtype!r} for field "{path}". Convert it, for example to uint8 or float32.'
-            )
-        if jax.dtypes.canonicalize_dtype(dtype) != dtype:
-            raise TypeError(
-                f'`{path}` must have a dtype of at most 32 bits: got {dtype} for field "{path}". Convert it, to float32'
-                " for example, or enable 64 bits: jax.config.update('jax_enable_x64', True)."
-            )
-        if self.config.clip_range is not None and not is_float(dtype):
-            for bound in self.config.clip_range:
-                require_fraction("clip_range", bound, dtype)
-            low, high = integer_bounds(dtype, self.config.clip_range)
-            if not low <= high:
+        require_image_type(dtype, path)
+        self.scale(dtype)
+
+    def scale(self, dtype: Any) -> Scale:
+        """What settings mean for images of this type, and between which values results are clipped.
+
+        Floating-point images are in their own units, unsigned integers in fractions of full scale. Signed integers have
+        no full scale: `clip_range` says it, in their own values, of which settings are fractions.
+
+        Raises:
+          ValueError: If `clip_range` is none for images of this type.
+        """
+        dtype, clip_range = jnp.dtype(dtype), self.config.clip_range
+        if is_float(dtype):
+            return Scale(0.0, 1.0, clip_range)
+        limits = integer_limits(dtype)
+        if limits[0] < 0:
+            if clip_range is None or clip_range == (0, 1):  # noise's default, which means floats and fractions
                 raise ValueError(
-                    f"`clip_range` must hold a value of {dtype}: got {self.config.clip_range!r} of"
-                    f" {integer_full_scale(dtype)}. Widen it."
+                    f"`clip_range` must say what the values of signed integers mean: got {clip_range} for {dtype}. Pass"
+                    " the least and the greatest value, such as (-1024, 3071) for computed tomography; for masks of"
+                    " classes use grain_datarax.Chain(..., masks=...), or preserve_auxiliary=True."
                 )
+            return scale_of(dtype, clip_range, clip=True, field=self.config.field_key, setting="clip_range")
+        if clip_range is None:
+            return Scale(0, limits[1], limits)
+        for bound in clip_range:
+            require_fraction("clip_range", bound, dtype)
+        low, high = level_bounds(clip_range, dtype)
+        if not low <= high:
+            raise ValueError(f"`clip_range` must hold a value of {dtype}: got {clip_range!r} of {limits[1]}. Widen it.")
+        return Scale(0, limits[1], (low, high))
 
     def untreatable(self, shape: tuple[int, ...]) -> str | None:
         """Says why images of this shape can't be treated, or returns None."""
@@ -421,45 +383,53 @@ class ModalityOperator(DataraxModule):
 
     def treats_values(self, data: Mapping[str, Any]) -> jax.Array | bool:
         """Whether one record's values are in the operator's domain; True where that need not be looked at."""
-        config = self.config
-        treated: jax.Array | bool = True
-        if config.validate_domain_constraints or config.clip_range is None:
+        if self.config.validate_domain_constraints:
             return True
-        low, high = config.clip_range
-        for path, _ in self._treated_fields():
-            image = get_field(data, path)
-            if is_float(image.dtype):
-                bounds = jnp.asarray(low, image.dtype), jnp.asarray(high, image.dtype)
-                treated = jnp.all((image >= bounds[0]) & (image <= bounds[1])) & treated
-        return treated
+        beyond = [jnp.any(scale.outside(image)) for image, scale in self._limited(data)]
+        return functools.reduce(jnp.logical_and, [~each for each in beyond]) if beyond else True
 
-    def check_values(self, data: Mapping[str, Any]) -> bool:
-        """Raises unless this operator treats NumPy images of this dtype, and, in floating point, of these values.
+    def outside(self, data: Mapping[str, Any]) -> jax.Array | None:
+        """How many of one record's values lie outside `clip_range`, to be clipped to it; None where none can."""
+        if not self.config.validate_domain_constraints:
+            return None
+        beyond = [scale.count_outside(image) for image, scale in self._limited(data)]
+        return functools.reduce(jnp.add, beyond) if beyond else None
 
-        Returns:
-          Whether all that there is to look at was looked at; JAX arrays are not, it would wait for the device.
+    def _limited(self, data: Mapping[str, Any]) -> list[tuple[Any, Scale]]:
+        """The images whose values may lie outside what they are clipped to."""
+        images = [get_field(data, path) for path, _ in self._treated_fields()]
+        return [(image, self.scale(image.dtype)) for image in images if self._limits(image.dtype) is not None]
+
+    def _limits(self, dtype: Any) -> Range:
+        """Between which values images of this type are to be; unsigned integers are in their range by nature."""
+        unsigned = not is_float(dtype) and integer_limits(dtype)[0] == 0
+        return None if unsigned or self.config.clip_range is None else self.scale(dtype).limits(dtype)
+
+    def check_values(self, data: Mapping[str, Any], seen: set[tuple[str, Any]] | None = None) -> None:
+        """Raises unless this operator treats NumPy images of this dtype, and, where it matters, of these values.
+
+        Args:
+          data: The fields; JAX arrays are not looked at, that would wait for the device.
+          seen: The paths and dtypes whose values need not be looked at again; this operator's own if None.
         """
-        config, seen = self.config, True
-        for path, _ in self._treated_fields():
-            if isinstance(image := get_field(data, path), np.ndarray):
-                self.check_dtype(image.dtype, path)
-        if not config.validate_domain_constraints or config.clip_range is None:
-            return seen
-        low, high = config.clip_range
+        seen = self.books.values_seen if seen is None else seen
         for path, _ in self._treated_fields():
             image = get_field(data, path)
-            if not isinstance(image, np.ndarray):
-                seen = False
-            elif image.size and is_float(image.dtype):
-                least, greatest = image.min(), image.max()
-                if not (np.asarray(low, image.dtype) <= least and greatest <= np.asarray(high, image.dtype)):
-                    raise ValueError(
-                        f"`clip_range` must hold the values of floating-point images: got {config.clip_range} for field"
-                        f' "{path}" with values from {least:g} to {greatest:g}. Scale the image to that range, set'
-                        " clip_range to the image's, or pass validate_domain_constraints=False to leave such records"
-                        " as they are."
-                    )
-        return seen
+            if not isinstance(image, np.ndarray) or (path, image.dtype) in seen:
+                continue
+            self.check_dtype(image.dtype, path)
+            limits = self._limits(image.dtype)
+            if self.config.validate_domain_constraints and limits is not None and image.size:
+                require_within(
+                    image,
+                    limits,
+                    path,
+                    "clip_range",
+                    "set clip_range to the image's, or pass validate_domain_constraints=False to leave such records as"
+                    " they are",
+                )
+            if image.size:
+                seen.add((path, image.dtype))
 
     @overload
     def __call__(self, batch: Batch, stats: dict[str, Any] | None = None) -> Batch: ...
@@ -503,11 +473,10 @@ class ModalityOperator(DataraxModule):
 
     def _apply_batch(self, data: Mapping[str, Any], state: Any, stats: Any) -> tuple[dict[str, Any], Any]:
         self.check(data, batched=True)
-        if self not in _values_checked and self.check_values(data):
-            _values_checked.add(self)
+        self.check_values(data)
         seeds = data.get(RECORD_SEED)
         root = self.fresh_key() if self.stochastic and seeds is None else None
-        return chain.augment_batch((self,), [self.namespace], data, seeds, state=state, stats=stats, root=root)
+        return augment_batch((self,), [self.namespace], data, seeds, state=state, stats=stats, root=root)
 
     def get_output_structure(self, sample_data: Any, sample_state: Any) -> tuple[Any, Any]:
         """The structure of one treated record, from one untreated record: the same keys, with None for leaves."""
@@ -519,7 +488,8 @@ class ModalityOperator(DataraxModule):
             return self.apply(data, state, {}, jax.tree.map(lambda row: row[0], drawn), self.get_statistics())[:2]
 
         data, state = jax.eval_shape(treat, pick_fields(sample_data, self.reads), sample_state)
-        return jax.tree.map(lambda _: None, (set_fields(sample_data, flatten(data)), state))
+        structure: tuple[Any, Any] = jax.tree.map(lambda _: None, (set_fields(sample_data, flatten(data)), state))
+        return structure
 
     def output_spec(self, input_spec: Any) -> Any:
         """The specs of a treated record or batch, from those of an untreated one: any objects with shape and dtype."""
@@ -527,11 +497,6 @@ class ModalityOperator(DataraxModule):
         if config.target_key is None:
             return input_spec
         return set_field(input_spec, config.target_key, get_field(input_spec, config.field_key))
-
-
-def looks_channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether a record's shape is rather (C, H, W), or (T, H, W) of grey video, than (H, W, C)."""
-    return len(shape) == 3 and min(shape[1:]) > 4 and (shape[0] in (1, 3, 4) or shape[0] < min(shape[1:]))
 
 
 def _remedy(shapes: Mapping[str, tuple[int, ...]], batched: bool) -> str:
@@ -542,13 +507,7 @@ def _remedy(shapes: Mapping[str, tuple[int, ...]], batched: bool) -> str:
             f" Axis 0 is the batch, and may be missing here: for single records use AugmentRecord, put"
             f" grain.transforms.Batch before, or add the axis: {image}[None]."
         )
-    for path, each in shapes.items():
-        if looks_channels_first(each):
-            return (
-                f' Field "{path}" of shape {each} looks like channels first (CHW) or grey video (THW): move that axis'
-                ' behind, jnp.moveaxis(image, -3, -1), or say so: grain_datarax.Chain(..., axes="CHW").'
-            )
-    return ""
+    return next((hint for each in shapes.values() if (hint := layout_hint(each))), "")
 
 
 def _require_batch_axis(path: str, data: Mapping[str, Any], batched: bool) -> None:
@@ -562,76 +521,3 @@ def _require_batch_axis(path: str, data: Mapping[str, Any], batched: bool) -> No
             f" where axis 0 is the batch, which may be missing. Use AugmentRecord for single records, add the axis,"
             f" {path}[None], or place SeedRecords() before Batch, once."
         )
-
-
-def _type_name(value: Any) -> str:
-    return "an array" if isinstance(value, jax.Array) else type(value).__name__
-
-
-def _require_range(name: str, value: Any, low: Any, high: Any, dtype: np.dtype) -> None:
-    """Raises `ValueError` unless a param of a user's is in its range, floats in the type that they are taken as."""
-    if whole := _kind(dtype) is np.integer:
-        inside = (low <= value) & (value <= high)
-    else:
-        with np.errstate(over="ignore"):
-            taken = np.asarray(value, dtype)
-        inside = (low < taken) & (taken < high)
-    if not np.all(inside):
-        raise ValueError(
-            f"`random_params` must hold `{name}` from {low} to {high}{'' if whole else ', both excluded'}: got values"
-            f" from {np.min(value)} to {np.max(value)}. Pass a row of what generate_random_params returns."
-        )
-
-
-@functools.cache
-def _kind(dtype: Any) -> Any:
-    """The kind of numbers that a type of array holds; None if JAX has no such numbers."""
-    kinds = (np.bool_, np.integer, np.floating, np.complexfloating, jax.dtypes.prng_key)
-    kind = next((kind for kind in kinds if jnp.issubdtype(dtype, kind)), None)
-    return kind if getattr(dtype, "isnative", True) else None
-
-
-def _checked(apply: Callable[..., Any]) -> Callable[..., Any]:
-    """A subclass's `apply` that raises `TypeError` unless it returns data, state and metadata."""
-
-    @functools.wraps(apply)
-    def checked(self: ModalityOperator, *args: Any, **kwargs: Any) -> Any:
-        result = apply(self, *args, **kwargs)
-        mappings = isinstance(result, tuple) and all(isinstance(part, Mapping | None) for part in result)
-        if not mappings or len(result) != 3 or result[0] is None:
-            got = tuple(type(part).__name__ for part in result) if isinstance(result, tuple) else type(result).__name__
-            raise TypeError(
-                f"`apply` must return three mappings, the data, the state and the metadata: got {got}. Return those"
-                " that it was given, with the result in the data."
-            )
-        return result
-
-    return checked
-
-
-def _same_each_time(name: str, compute: Callable[[], Any]) -> Any:
-    """Calls a function that is to be pure, and raises `ValueError` if NumPy's or Python's generator decides the result.
-
-    Those are asked when JAX traces it: all records would get the same. Where they have moved, it is traced again, since
-    another thread may have moved them.
-    """
-    before = _global_generators()
-    result = compute()
-    if _global_generators() != before and len({_constants(compute) for _ in range(8)}) > 1:
-        raise ValueError(
-            f"`{name}` must draw from its key alone: got numbers of NumPy's or Python's global generator, the same for"
-            " all records. Use jax.random with the key that `draw` is given."
-        )
-    return result
-
-
-def _global_generators() -> tuple[Any, ...]:
-    return pickle.dumps(np.random.get_state(legacy=False)), random.getstate()
-
-
-def _constants(compute: Callable[[], Any]) -> tuple[Any, ...]:
-    """What a traced function says, and the arrays in it, but for the addresses of the functions that it names."""
-    traced = jax.make_jaxpr(lambda: compute())()  # a new function: JAX keeps what it has traced
-    arrays = [leaf for leaf in traced.consts if not isinstance(leaf, jax.core.Tracer)]
-    held = [np.asarray(leaf).tobytes() for leaf in arrays if _kind(leaf.dtype) is not jax.dtypes.prng_key]
-    return re.sub("0x[0-9a-f]+", "", str(traced)), *held

@@ -1,0 +1,204 @@
+"""Chain: effects, one after the other, on the fields of each record; a value, in the order in which they apply."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from grain_datarax.declarations import (
+    checked_channels,
+    checked_formats,
+    checked_images,
+    checked_masks,
+    checked_range,
+    checked_seed,
+    require_fields,
+)
+from grain_datarax.effects import EFFECTS
+from grain_datarax.effects.effect import Effect, as_json, unknown_name
+from grain_datarax.effects.settings import Flag
+from grain_datarax.images import AXES, Scale, scale_of
+from grain_datarax.random.keys import distinct_names, effect_words
+from grain_datarax.visibility import BOX_FORMATS, KEYPOINT_FORMATS, marks
+
+# Of the text form; others are refused.
+_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Chain:
+    """Effects, the seed that they draw from, and what the fields of a record are.
+
+    It is a value: chains with equal settings are equal, hash alike, draw the same, and turn into JSON's types and back.
+    An effect draws from the chain's seed, its own name and the record's seed, and from nothing else. Unnamed effects
+    are told apart by their class and by what they draw; those that agree there too by their order, so name effects
+    that you repeat.
+
+    Args:
+      effects: One or more effects, applied in that order.
+      seed: From 0 to 2**64 - 1. Effects of equal names draw the same under equal seeds, here and in the operators of
+        `nnx.Rngs(seed)`.
+      image: The field to treat, or several that share the draws, such as a stereo pair; they have one height and width.
+        Those with other channels lose the same patches, and get noise of their own. Dots reach into nested mappings.
+      axes: The order of the image's axes: `"HW"`, `"HWC"` or `"CHW"`, or one of these behind `"T"` for frames.
+      value_range: The least and the greatest value, as the image holds them: strengths are fractions of that range.
+        None: the type's range for unsigned integers, (0, 1) for floats; signed integers have none of their own.
+      clip: Whether results are clipped to the range. False: integers saturate at their type, floats are left as they
+        are.
+      channels: The channels to treat, by index; the others stay as they are. None treats all.
+      masks: Fields of masks that belong to the image, and for each what an occluding effect fills it with, in the
+        mask's own values, such as 255 or -1; None leaves it alone. Their axes are the image's, with or without `"C"`.
+      boxes: Fields of boxes `(N, 4)`, behind the frames if there are any, and the format of each, one of `"xyxy"`,
+        `"xywh"`, `"cxcywh"` in pixels, or behind `"rel_"` in fractions of width and height. They stay as they are; the
+        share of each that effects have covered comes out as a field, `float32 (N,)`, `"..._covered"`.
+      keypoints: Fields of keypoints `(..., 2)` and their format, `"xy"` or `"rel_xy"`. They stay as they are; whether
+        each lies inside the image and is not covered comes out as `bool (...)`, `"..._visible"`.
+
+    Raises:
+      TypeError, ValueError: If an argument has the wrong type or value.
+
+    Example:
+      >>> import grain_datarax as gdx
+      >>> chain = Chain([gdx.PatchDropout(num_patches=2), gdx.GaussianNoise(std=0.1)], seed=0, masks={"mask": 255})
+      >>> chain
+      Chain([PatchDropout(num_patches=2), GaussianNoise(std=0.1)], seed=0, masks={'mask': 255})
+      >>> Chain.from_dict(chain.to_dict()) == chain
+      True
+    """
+
+    effects: Sequence[Effect]
+    _: dataclasses.KW_ONLY
+    seed: int
+    image: str | Sequence[str] = "image"
+    axes: str = "HWC"
+    value_range: tuple[float, float] | None = None
+    clip: bool = True
+    channels: Sequence[int] | None = None
+    masks: Mapping[str, float | None] | Sequence[tuple[str, float | None]] = ()
+    boxes: Mapping[str, str] | Sequence[tuple[str, str]] = ()
+    keypoints: Mapping[str, str] | Sequence[tuple[str, str]] = ()
+
+    def __post_init__(self) -> None:
+        effects = (self.effects,) if isinstance(self.effects, Effect) else self.effects
+        if not isinstance(effects, Sequence) or not all(isinstance(effect, Effect) for effect in effects):
+            raise TypeError(f"`effects` must be effects: got {effects!r:.80}. Pass a list, such as [GaussianNoise()].")
+        if not effects:
+            raise ValueError(
+                "`effects` must hold at least one effect: got none. Pass a list, such as [GaussianNoise()]."
+            )
+        if self.axes not in AXES:
+            raise ValueError(f"`axes` must be one of {AXES}: got {self.axes!r}. Pass one of them.")
+        checked = {
+            "effects": tuple(effects),
+            "seed": checked_seed(self.seed),
+            "image": checked_images(self.image),
+            "value_range": checked_range(self.value_range),
+            "clip": Flag()("clip", self.clip),
+            "channels": checked_channels(self.channels, self.axes),
+            "masks": checked_masks(self.masks),
+            "boxes": checked_formats("boxes", self.boxes, BOX_FORMATS),
+            "keypoints": checked_formats("keypoints", self.keypoints, KEYPOINT_FORMATS),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        require_fields(image=self.images, masks=self.fills, boxes=self.box_formats, keypoints=self.keypoint_formats)
+        require_fields(image=self.images, masks=self.fills, boxes=self.seen.values())
+        assert self.names  # which raises for effects of one name
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The paths of the images."""
+        return (self.image,) if isinstance(self.image, str) else tuple(self.image)
+
+    @property
+    def fills(self) -> dict[str, float | None]:
+        """What masks are filled with, by path."""
+        return dict(self.masks)
+
+    @property
+    def box_formats(self) -> dict[str, str]:
+        """The formats of boxes, by path."""
+        return dict(self.boxes)
+
+    @property
+    def keypoint_formats(self) -> dict[str, str]:
+        """The formats of keypoints, by path."""
+        return dict(self.keypoints)
+
+    @property
+    def seen(self) -> dict[str, str]:
+        """Where it is written what can be seen of boxes and keypoints, by their path."""
+        return marks(self.box_formats, self.keypoint_formats)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What tells the draws of each effect from those of the others."""
+        return distinct_names([(effect.namespace, effect.name is None) for effect in self.effects])
+
+    def key_words(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Two keys for each effect, `uint32 (2,)`: for what it draws, and for whether it applies."""
+        root = np.array([self.seed >> 32, self.seed & 0xFFFFFFFF], np.uint32)
+        return [(effect_words(root, name), effect_words(root, f"{name}\0p")) for name in self.names]
+
+    def scale(self, dtype: Any, path: str) -> Scale:
+        """What the values of an image of this type mean."""
+        return scale_of(dtype, self.value_range, clip=self.clip, field=path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The chain in JSON's types: its effects with all their settings, its seed, and what the fields are."""
+        settings = {field.name: as_json(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        effects = [effect.to_dict() for effect in self.effects]
+        pairs = {name: dict(settings[name]) for name in ("masks", "boxes", "keypoints")}
+        return {"version": _VERSION, **settings, "effects": effects, **pairs}
+
+    @classmethod
+    def from_dict(cls, description: Mapping[str, Any], effects: Iterable[type[Effect]] = ()) -> Self:
+        """The chain that `to_dict` described.
+
+        Args:
+          description: A mapping of JSON's types.
+          effects: Classes of one's own that the chain may hold.
+
+        Raises:
+          TypeError, ValueError: If it is of another version, or names an effect or a setting that there is not.
+        """
+        if not isinstance(description, Mapping):
+            raise TypeError(
+                f"`description` must be a mapping: got {type(description).__name__}. Pass what to_dict gave."
+            )
+        if description.get("version") != _VERSION or isinstance(description["version"], bool):
+            raise ValueError(
+                f"`version` must be {_VERSION}: got {description.get('version')!r}. Read it with the release that"
+                " wrote it."
+            )
+        settings = {name: value for name, value in description.items() if name != "version"}
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in settings:
+            if name not in known:
+                raise unknown_name("settings", name, known)
+        for name in ("effects", "seed"):
+            if name not in settings:
+                raise ValueError(f"`{name}` must be given to Chain: got {sorted(settings)}. Add it.")
+        if not isinstance(settings["effects"], list | tuple):
+            raise TypeError(f"`effects` must be a list: got {settings['effects']!r:.80}. Pass what to_dict gave.")
+        table = EFFECTS | {effect.text_name(): effect for effect in effects}
+        settings["effects"] = [_effect_from(part, table) for part in settings["effects"]]
+        return cls(**settings)
+
+    def __repr__(self) -> str:
+        fields = dataclasses.fields(self)[2:]  # behind `effects` and `seed`
+        changed = {each.name: getattr(self, each.name) for each in fields if getattr(self, each.name) != each.default}
+        shown = {
+            name: dict(value) if name in ("masks", "boxes", "keypoints") else value for name, value in changed.items()
+        }
+        settings = "".join(f", {name}={value!r}" for name, value in shown.items())
+        return f"Chain({list(self.effects)!r}, seed={self.seed}{settings})"
+
+
+def _effect_from(part: Any, table: Mapping[str, type[Effect]]) -> Effect:
+    if not isinstance(part, Mapping) or not isinstance(part.get("effect"), str):
+        raise TypeError(f'`effects` must hold mappings with an "effect": got {part!r:.80}. Pass what to_dict gave.')
+    if part["effect"] not in table:
+        raise unknown_name("effect", part["effect"], list(table), "Pass effects=[...] for classes of your own.")
+    return table[part["effect"]].from_dict(part)

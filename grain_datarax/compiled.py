@@ -1,0 +1,283 @@
+"""A chain on a batch: checked once, its buffers donated, one compiled function, and counted."""
+
+import abc
+import contextlib
+import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.core import Tracer
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from grain_datarax.chain import Chain
+from grain_datarax.counts import Counts
+from grain_datarax.fields import field_names, flatten, get_field, has_field, set_field
+from grain_datarax.guard import check_batch, check_seeds, check_values, require_array
+from grain_datarax.random.keys import STREAM_VERSION, draw_mark
+from grain_datarax.records import Augmentation, Tally
+
+Fields = Mapping[str, Any]
+# By link and kind, `int32 (B,)`.
+RowCounts = dict[str, dict[str, jax.Array]]
+
+
+class Launcher(abc.ABC):
+    """What runs on batches in the end: a chain of effects, or operators.
+
+    Attributes:
+      names: What tells the draws of its links apart.
+      reads: The paths of the fields that it reads.
+      seeded: Whether records draw from their seeds.
+      needs_whole_batches: Whether a record's pixels depend on the batch that it is in.
+    """
+
+    names: tuple[str, ...]
+    reads: tuple[str, ...]
+    seeded: bool
+    needs_whole_batches: bool = False
+
+    def described(self) -> str:
+        """The names of its links, the first three where there are more than four."""
+        names = list(self.names) if len(self.names) <= 4 else [*self.names[:3], f"{len(self.names) - 3} more"]
+        return f"[{', '.join(names)}]"
+
+    @abc.abstractmethod
+    def __call__(self, data: Fields, seeds: Any, *, donate: bool = False, counted: int | None = None) -> dict[str, Any]:
+        """Launches one compiled function on a batch; does not wait for the device.
+
+        Args:
+          data: The batch, NumPy or JAX arrays where it is touched.
+          seeds: The records' seeds, `uint32 (B, 2)`; may be None if nothing is `seeded`.
+          donate: Whether the buffers of JAX arrays in `data` may be overwritten. Those that are put on the device here,
+            from NumPy arrays, always may.
+          counted: How many rows, from the first on, are records and counted; None counts all.
+
+        Returns:
+          The fields that were written, by path.
+        """
+
+    @abc.abstractmethod
+    def pure(self, data: Fields, seeds: Any, *, counts: bool) -> tuple[dict[str, Any], RowCounts]:
+        """As a call that counts nothing; returns what is to be counted, if that is asked for."""
+
+    @abc.abstractmethod
+    def check_values(self, data: Fields) -> None:
+        """Raises unless the values of a host batch or record can be treated; looks once at each field and dtype."""
+
+    @abc.abstractmethod
+    def output_spec(self, spec: Fields) -> dict[str, Any]:
+        """The spec of what comes out, from that of what goes in: any objects with shape and dtype."""
+
+    @abc.abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the pixels, in JSON's types."""
+
+    @abc.abstractmethod
+    def counts(self) -> dict[str, dict[str, int]]:
+        """By link: records `applied` and `skipped`, and values `outside` the range; waits for the device."""
+
+    @functools.cached_property
+    @abc.abstractmethod
+    def draw_marks(self) -> tuple[str, ...]:
+        """For each link that draws from the records' seeds, what tells its draws from all others'."""
+
+
+class CompiledChain(Launcher):
+    """A `Chain` on batches."""
+
+    seeded = True
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain = chain
+        self.names = chain.names
+        self.reads = (*chain.images, *chain.fills, *chain.seen)
+        left_alone = {path for path, fill in chain.fills.items() if fill is None}
+        self._needs = tuple(path for path in self.reads if path not in left_alone)
+        self._written = frozenset(path for path in self._needs if path not in chain.seen)
+        self._checked: set[tuple[Any, ...]] = set()
+        self._values_seen: set[tuple[str, Any]] = set()
+        text = json.dumps(chain.to_dict())
+        self._augmentations = {in_place: Augmentation(text, in_place, chain) for in_place in (False, True)}
+        self._counts = Counts(self.names)
+
+    def __getstate__(self) -> Chain:
+        return self.chain
+
+    def __setstate__(self, chain: Chain) -> None:
+        self.__init__(chain)  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return repr(self.chain)
+
+    def __call__(self, data: Fields, seeds: Any, *, donate: bool = False, counted: int | None = None) -> dict[str, Any]:
+        written, tally = self._launch(data, seeds, donate)
+        if not any(isinstance(field, Tracer) for field in written.values()):  # inside jax.jit nothing happens yet
+            self._counts.add(len(seeds) if counted is None else counted, tally)
+        return written
+
+    def pure(self, data: Fields, seeds: Any, *, counts: bool) -> tuple[dict[str, Any], RowCounts]:
+        written, tally = self._launch(data, seeds, donate=False)
+        return written, self._by_name(tally if counts else None)
+
+    def _by_name(self, tally: Tally | None) -> RowCounts:
+        counts: RowCounts = {name: {} for name in self.names}
+        if tally is not None:
+            for column, (index, what) in enumerate(tally.columns):
+                counts[self.names[index]][what] = tally.rows[:, column]
+        return counts
+
+    def _launch(self, data: Fields, seeds: Any, donate: bool) -> tuple[dict[str, Any], Tally | None]:
+        fields = {path: get_field(data, path) for path in self.reads}
+        self._check_once(fields)
+        for mark in self.chain.seen.values():
+            if has_field(data, mark):
+                raise ValueError(
+                    f"`{mark}` must not be in the batch before it is written: got the fields {field_names(data)}."
+                    " Rename it, or see to boxes and keypoints in one chain."
+                )
+        check_seeds(seeds, fields[self.reads[0]].shape[0])
+        needed = {path: fields[path] for path in self._needs}
+        donated = donatable(needed, data, self._written, donate)
+        result: tuple[dict[str, Any], Tally | None] = launch(self._augmentations[bool(donated)], needed, donated, seeds)
+        return result
+
+    def _check_once(self, fields: Fields) -> None:
+        """Raises if such batches can't be treated; looks once at each combination of shapes and dtypes."""
+        for path, field in fields.items():
+            require_array(field, path)
+        key = tuple([(field.shape, field.dtype) for field in fields.values()])
+        if key not in self._checked:
+            check_batch(self.chain, fields)
+            self._checked.add(key)
+
+    def check_values(self, data: Fields) -> None:
+        check_values(self.chain, data, self._values_seen)
+
+    def output_spec(self, spec: Fields) -> dict[str, Any]:
+        result = dict(spec)
+        for path, mark in self.chain.seen.items():
+            given, dtype = get_field(spec, path), np.float32 if path in self.chain.box_formats else np.bool_
+            result = set_field(result, mark, type(given)(shape=tuple(given.shape)[:-1], dtype=np.dtype(dtype)))
+        return result
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"stream_version": STREAM_VERSION, "chain": self.chain.to_dict()}
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        return self._counts.read()
+
+    @functools.cached_property
+    def draw_marks(self) -> tuple[str, ...]:
+        return tuple(draw_mark(name, key) for name, (key, _) in zip(self.names, self.chain.key_words(), strict=True))
+
+
+class Program(Protocol):
+    """A pure function of a batch that is a value: equal ones are compiled once."""
+
+    @property
+    def augment(self) -> Callable[..., Any]:
+        """`(fields, by_record, *whole)` -> what becomes of the fields.
+
+        All leaves of `by_record` have the batch as axis 0, those of `whole` none.
+        """
+        ...
+
+    def __hash__(self) -> int: ...
+
+
+@functools.partial(jax.jit, static_argnames=("program", "rows"), donate_argnames="donated")
+def _launch(program: Program, rows: NamedSharding | None, donated: Any, kept: Any, by_record: Any, whole: Any) -> Any:
+    def run(fields: Any, by_record: Any, *whole: Any) -> Any:
+        return program.augment(fields, by_record, *whole)
+
+    if rows is not None:
+        batch, everywhere = rows.spec, [PartitionSpec()] * len(whole)
+        run = jax.shard_map(run, mesh=rows.mesh, in_specs=(batch, batch, *everywhere), out_specs=batch)
+    return run({**donated, **kept}, by_record, *whole)
+
+
+def launch(
+    program: Program,
+    fields: Fields,
+    donated: frozenset[str] | set[str],
+    by_record: Any,
+    *whole: Any,
+    by_device: bool = False,
+) -> Any:
+    """Runs a program on a batch, compiled once for each shape.
+
+    Args:
+      program: The program.
+      fields: The batch's fields by path, NumPy or JAX arrays.
+      donated: The paths of those whose buffers the result may take.
+      by_record: Whatever else has the batch as axis 0; it follows the fields onto their mesh.
+      whole: Whatever has not.
+      by_device: Whether each device runs the program on its own rows, instead of all on the whole batch.
+    """
+    rows = _batch_sharding(fields)
+    if rows is not None:
+        fields, by_record = jax.tree.map(lambda leaf: _follow(leaf, rows), (dict(fields), by_record))
+    gives = {path: field for path, field in fields.items() if path in donated}
+    keeps = {path: field for path, field in fields.items() if path not in donated}
+    with _explicit_mesh(rows):
+        return _launch(program, rows if by_device else None, gives, keeps, by_record, whole)
+
+
+def compiled_count() -> int:
+    """How many functions have been compiled in this process: one for each program, shape and dtype."""
+    return int(_launch._cache_size())  # type: ignore[attr-defined]
+
+
+def donatable(fields: Fields, data: Fields, fitting: frozenset[str], donate: bool) -> frozenset[str]:
+    """The fields whose buffers may hold their results.
+
+    Args:
+      fields: Those that are written.
+      data: The whole batch: an array that is there twice is not to be donated.
+      fitting: The paths of results with the shape and dtype of what went in.
+      donate: Whether JAX arrays of the caller may be given away.
+    """
+    everything = list(flatten(data).values()) if donate else []
+    result = []
+    for path, field in fields.items():
+        alone = donate and sum(field is other for other in everything) == 1
+        if path in fitting and (alone or not isinstance(field, jax.Array)):
+            result.append(path)
+    return frozenset(result)
+
+
+def _batch_sharding(fields: Fields) -> NamedSharding | None:
+    """How the batch is spread over a mesh, if it is; of tracers only Explicit axes are known."""
+    for field in fields.values():
+        if isinstance(field, jax.Array):
+            sharding = jax.typeof(field).sharding if isinstance(field, Tracer) else field.sharding
+            if isinstance(sharding, NamedSharding) and tuple(sharding.spec)[:1] not in ((), (None,)):
+                return NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
+    return None
+
+
+def _explicit_mesh(rows: NamedSharding | None) -> contextlib.AbstractContextManager[Any]:
+    """Sets the mesh of a batch on Explicit axes: a function that is mapped twice, as over frames, does not find it."""
+    if rows is None or AxisType.Explicit not in rows.mesh.axis_types:
+        return contextlib.nullcontext()
+    mesh = rows.mesh.abstract_mesh if isinstance(rows.mesh, Mesh) else rows.mesh
+    return jax.sharding.use_abstract_mesh(mesh)
+
+
+def _follow(leaf: Any, rows: NamedSharding) -> Any:
+    """Spreads a leaf over the batch's mesh as the batch is, unless it is already; Explicit meshes ask for that."""
+    traced = isinstance(leaf, Tracer)
+    sharding = jax.typeof(leaf).sharding if traced else getattr(leaf, "sharding", None)
+    if (
+        isinstance(sharding, NamedSharding)
+        and sharding.mesh == rows.mesh
+        and tuple(sharding.spec)[:1] == tuple(rows.spec)
+    ):
+        return leaf
+    if not traced:
+        return jax.device_put(leaf, rows)
+    spec = PartitionSpec(*rows.spec, *tuple(jax.typeof(leaf).sharding.spec)[1:])
+    return jax.sharding.reshard(leaf, NamedSharding(rows.mesh, spec))

@@ -1,0 +1,98 @@
+"""Poisson noise: photons are counted."""
+
+import dataclasses
+import math
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+
+from grain_datarax.effects.effect import PixelEffect
+from grain_datarax.effects.settings import Number
+from grain_datarax.images import Scale, compute_type, own_scale
+from grain_datarax.random.keys import as_stream_key
+from grain_datarax.random.poisson import poisson_levels, poisson_quantile
+from grain_datarax.random.rounding import rounded
+
+# What `photons` may be: the ratios to a value range then fit into float32.
+PHOTONS = Number(1e-20, 1e20, "be positive, from 1e-20 to 1e20")
+
+
+def poisson_noise(key: jax.Array, image: jax.Array, *, lam_scale: float, full_scale: float | None = None) -> jax.Array:
+    """Simulates photon counting, `n ~ Poisson(lam_scale * image / full_scale)` for each value, back in image units.
+
+    The mean is `image`, the variance `image * full_scale / lam_scale`: a larger `lam_scale` means more light, less
+    noise.
+
+    Args:
+      key: One PRNG key; the same key gives the same noise.
+      image: `(H, W)` or `(H, W, C)`, integer or floating point; negative values count as 0.
+      lam_scale: Photons at full scale, positive. 5 is near darkness, 60 is ImageNet-C's mildest shot noise.
+      full_scale: The image value that `lam_scale` photons stand for, positive. None is 1 for a floating-point image
+        and the type's maximum for an integer one.
+
+    Returns:
+      An image of the same shape and dtype; floating-point values are not clipped.
+
+    Example:
+      >>> poisson_noise(jax.random.key(0), jnp.full((8, 8, 3), 0.5), lam_scale=30.0).shape
+      (8, 8, 3)
+
+    Source: Hendrycks & Dietterich, ICLR 2019, shot noise.
+    """
+    if not lam_scale > 0:
+        raise ValueError(f"`lam_scale` must be positive: got {lam_scale!r}. Pass the number of photons at full scale.")
+    scale = own_scale(image.dtype)
+    if full_scale is not None:
+        scale = Scale(0, full_scale, scale.bounds)
+    return count_photons(image, poisson_levels(as_stream_key(key), image.shape), lam_scale, scale)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PoissonNoise(PixelEffect):
+    """Simulates photon counting; see `poisson_noise`. Draws levels in (0, 1), `float32 (H, W, C)`.
+
+    Light is counted from the lower end of the value range: the mean is the image, the variance
+    `(image - low) * (high - low) / photons`. Values below the range are dark.
+
+    Attributes:
+      photons: How many photons the upper end of the value range stands for: more photons, less noise. From 1e-20 to
+        1e20; 5 is near darkness, 60 is ImageNet-C's mildest shot noise.
+
+    Example:
+      >>> PoissonNoise(photons=60)
+      PoissonNoise(photons=60.0)
+    """
+
+    photons: Annotated[float, PHOTONS]
+
+    def why_not(self, shape: tuple[int, int, int], scale: Scale, field: str) -> str | None:
+        del shape
+        if 1e-30 <= self.photons / scale.width <= 1e30:
+            return None
+        return (
+            f"`photons` must be from 1e-30 to 1e30 for each unit of the value range: got {self.photons:g} for"
+            f' {(scale.low, scale.high)} of field "{field}". Pass another number, or scale the images.'
+        )
+
+    def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+        return poisson_levels(key, shape)
+
+    def pixels(self, image: jax.Array, drawn: jax.Array, scale: Scale) -> jax.Array:
+        return count_photons(image, drawn, self.photons, scale)
+
+
+def count_photons(image: jax.Array, levels: jax.Array, photons: float, scale: Scale) -> jax.Array:
+    """Turns uniform levels into photon counts for this image, and these into image values."""
+    # In rows, behind a barrier: XLA's CPU loops run along the last axis, and channels are too few for its vectors.
+    rows = (image.shape[0], math.prod(image.shape[1:]))
+    light = image.reshape(rows).astype(jnp.float32)
+    if scale.low != 0:
+        light = light - scale.low
+    counts = poisson_quantile(levels.reshape(rows), rounded(jnp.maximum(light, 0) * (photons / scale.width)))
+    values = rounded(counts * (scale.width / photons))
+    if scale.low != 0:
+        values = values + scale.low
+    values = values.astype(compute_type(image.dtype))
+    behind: jax.Array = jax.lax.optimization_barrier(scale.to_image(values, image.dtype))
+    return behind.reshape(image.shape)

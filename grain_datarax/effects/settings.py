@@ -1,0 +1,193 @@
+"""What the settings of an effect may be: each field's annotation carries its rule, with its sentence of error.
+
+std: Annotated[float, Number(0, 1, "be a fraction of the value range")] = 0.05
+"""
+
+import abc
+import dataclasses
+import functools
+import inspect
+import sys
+import types
+import typing
+from typing import Any
+
+import numpy as np
+
+
+class Rule(abc.ABC):
+    """What one setting may be."""
+
+    @abc.abstractmethod
+    def __call__(self, name: str, value: Any) -> Any:
+        """The value as plain Python, so that equal settings are equal values.
+
+        Raises:
+          TypeError, ValueError: If it is of the wrong type, or breaks the rule; says what to do instead.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Number(Rule):
+    """A float between two bounds, both included; NaN is in none."""
+
+    low: float = -sys.float_info.max
+    high: float = sys.float_info.max
+    rule: str = dataclasses.field(default="be finite", repr=False)
+    remedy: str = dataclasses.field(default="Pass a number in that range.", repr=False)
+
+    def __call__(self, name: str, value: Any) -> float:
+        if not is_number(value):
+            raise TypeError(f"`{name}` must be a number: got {value!r}. Pass an int or a float.")
+        if not self.low <= value <= self.high:
+            raise ValueError(f"`{name}` must {self.rule}: got {value!r}. {self.remedy}")
+        return plain(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Integer(Rule):
+    """An int that is not too small."""
+
+    least: int | None = None
+
+    def __call__(self, name: str, value: Any) -> int:
+        if not isinstance(value, int | np.integer) or isinstance(value, bool):
+            raise TypeError(f"`{name}` must be an integer: got {value!r}. Pass an int.")
+        if self.least is not None and value < self.least:
+            raise ValueError(f"`{name}` must be at least {self.least}: got {value!r}. Pass a larger number.")
+        return int(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Size(Rule):
+    """A height and a width in pixels."""
+
+    def __call__(self, name: str, value: Any) -> tuple[int, int]:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"`{name}` must be two integers: got {value!r}. Pass (height, width).")
+        if len(value) != 2:
+            raise ValueError(f"`{name}` must be two integers: got {value!r}. Pass (height, width).")
+        height, width = (Integer(least=1)(name, side) for side in value)
+        return height, width
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag(Rule):
+    """A bool."""
+
+    def __call__(self, name: str, value: Any) -> bool:
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"`{name}` must be a bool: got {value!r}. Pass True or False.")
+        return bool(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Optional(Rule):
+    """None, or what another rule allows."""
+
+    rule: Rule
+
+    def __call__(self, name: str, value: Any) -> Any:
+        return None if value is None else self.rule(name, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice(Rule):
+    """One of several values."""
+
+    values: tuple[Any, ...]
+
+    def __call__(self, name: str, value: Any) -> Any:
+        if value not in self.values:
+            raise ValueError(f"`{name}` must be one of {self.values}: got {value!r}. Pass one of them.")
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Name(Rule):
+    """A string that is not empty."""
+
+    def __call__(self, name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise TypeError(f"`{name}` must be a str: got {value!r}. Pass a name.")
+        if value == "":
+            raise ValueError(f"`{name}` must not be empty: got {value!r}. Pass a name.")
+        if not value.isprintable():
+            raise ValueError(f"`{name}` must be of characters that can be printed: got {value!r}. Pass another name.")
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain(Rule):
+    """Anything of JSON's types: numbers, strings, bools, None, and tuples of these."""
+
+    def __call__(self, name: str, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return tuple(self(name, part) for part in value)
+        if value is None or isinstance(value, bool | np.bool_ | str):
+            return bool(value) if isinstance(value, np.bool_) else value
+        if isinstance(value, int | np.integer):
+            return int(value)
+        if is_number(value):
+            return Number()(name, value)
+        raise TypeError(
+            f"`{name}` must be of JSON's types: got {type(value).__name__}. Pass numbers, strings, bools, None or"
+            " tuples of them."
+        )
+
+
+Fraction = typing.Annotated[
+    float,
+    Number(0, 1, "be a fraction of the value range, from 0 to 1", "Divide it by the range's width, 255 for uint8."),
+]
+Probability = typing.Annotated[float, Number(0, 1, "be a probability from 0 to 1")]
+
+_BY_TYPE: dict[Any, Rule] = {float: Number(), int: Integer(), bool: Flag(), str: Name()}
+
+
+@functools.cache
+def rules(cls: type) -> dict[str, Rule]:
+    """The rule of each field of a dataclass: from its annotation, or else what its type allows."""
+    hints = {name: hint for base in reversed(cls.__mro__) for name, hint in _hints(base).items()}
+    return {field.name: _rule_of(hints[field.name]) for field in dataclasses.fields(cls)}
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    """The annotations of a class itself, with those that are strings evaluated one by one."""
+    scope = {**vars(sys.modules[cls.__module__]), **vars(cls)}
+    hints = {}
+    for name, hint in inspect.get_annotations(cls).items():
+        if name not in getattr(cls, "__dataclass_fields__", ()):
+            continue
+        try:
+            hints[name] = eval(hint, scope) if isinstance(hint, str) else hint
+        except Exception as error:
+            raise TypeError(
+                f"`{name}` of {cls.__name__} must have an annotation that can be read: got {hint!r}, {error}. Use names"
+                " of its module, or leave out `from __future__ import annotations`."
+            ) from error
+    return hints
+
+
+def _rule_of(hint: Any) -> Rule:
+    """The rule of an annotation; where that says nothing, any value of JSON's types will do."""
+    for extra in getattr(hint, "__metadata__", ()):
+        if isinstance(extra, Rule):
+            return extra
+    if typing.get_origin(hint) is typing.Literal:
+        return Choice(typing.get_args(hint))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        parts = [_rule_of(part) for part in typing.get_args(hint) if part is not type(None)]
+        if len(parts) == 1:
+            return Optional(parts[0])
+    return _BY_TYPE.get(hint, Plain())
+
+
+def is_number(value: Any) -> bool:
+    """Whether a setting is a real number, of Python or NumPy; a bool is none."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def plain(value: Any) -> float:
+    """A setting as a Python float: NumPy's promotes the image's type, and equal settings must compile to equal bits."""
+    return float(value) + 0.0  # -0.0 equals 0.0

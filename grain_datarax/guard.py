@@ -1,0 +1,199 @@
+"""What is asked of a batch before a chain is compiled for it: shapes, dtypes, and values of the first host batch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from grain_datarax.chain import Chain
+from grain_datarax.effects.effect import Occlusion
+from grain_datarax.fields import get_field, record_count
+from grain_datarax.images import (
+    chosen,
+    hwc_shape,
+    integer_limits,
+    is_computable,
+    is_float,
+    layout_hint,
+    require_image_type,
+    warn_of_layout,
+)
+from grain_datarax.seeding import RECORD_SEED
+
+
+def check_batch(chain: Chain, fields: Mapping[str, Any]) -> None:
+    """Raises unless the chain treats batches of these shapes and dtypes.
+
+    Args:
+      chain: The chain.
+      fields: Its images, masks, boxes and keypoints by path, with the batch as axis 0, or anything with their `shape`
+        and `dtype`.
+
+    Raises:
+      TypeError: If a field is no array, or a dtype can't be treated.
+      ValueError: If a shape or a range can't be.
+    """
+    for path, field in fields.items():
+        require_array(field, path)
+        if path in chain.images or chain.fills.get(path) is not None:
+            require_image_type(field.dtype, path)
+    sizes = {path: _check_image(chain, path, fields[path]) for path in chain.images}
+    if len(set(sizes.values())) != 1:
+        raise ValueError(
+            f"`image` must name fields of one height and width, as they share draws: got {sizes}. Resize them, or put"
+            " them into chains of their own."
+        )
+    image_shape = fields[chain.images[0]].shape
+    for path, fill in chain.fills.items():
+        _check_mask(chain, path, fields[path], fill, image_shape)
+    for path, length in {**dict.fromkeys(chain.box_formats, 4), **dict.fromkeys(chain.keypoint_formats, 2)}.items():
+        _check_coordinates(chain, path, fields[path], length, image_shape)
+    record_count(fields)
+
+
+def _check_image(chain: Chain, path: str, image: Any) -> tuple[int, int]:
+    shape = tuple(image.shape[1:])
+    if len(shape) != len(chain.axes) or 0 in shape:
+        raise ValueError(
+            f"`{path}` must hold a batch of images ({', '.join(chain.axes)}) with at least one pixel: got shape"
+            f' {tuple(image.shape)} for field "{path}", whose first axis is the batch.'
+            f" {_axes_advice(shape, chain.axes)}"
+        )
+    height, width, channels = hwc_shape(shape, chain.axes)
+    for channel in chain.channels or ():
+        if channel >= channels:
+            raise ValueError(
+                f'`channels` must be below {channels}, the number of channels: got {channel} for field "{path}" of'
+                f" shape {shape}. Correct them, or the axes {chain.axes!r}."
+            )
+    scale = chain.scale(image.dtype, path)
+    for effect in chain.effects:
+        treated = height, width, len(chain.channels) if chain.channels else channels
+        by_default = chain.axes == "HWC"
+        if problem := effect.why_not(treated, scale, path):
+            raise ValueError(problem + (layout_hint(treated) if by_default else ""))
+        if by_default and isinstance(effect, Occlusion):
+            warn_of_layout(treated, path)
+        if not effect.replaces and not is_computable(image.dtype, scale):
+            raise TypeError(
+                f"`{path}` must be floating point or integers up to 2**24 for {type(effect).__name__}: got"
+                f' {image.dtype} for field "{path}". Convert it, for example to uint8 or float32, or pass a smaller'
+                " value_range."
+            )
+    return height, width
+
+
+def _axes_advice(shape: tuple[int, ...], axes: str) -> str:
+    fitting = {1: (), 2: ("HW",), 3: ("HWC", "CHW", "THW"), 4: ("THWC", "TCHW")}.get(len(shape), ())
+    if 0 not in shape and len(shape) == len(axes) - 1:
+        return (
+            "If the batch's axis is missing, use AugmentRecord or put Batch in front; if this is a batch, pass"
+            f" axes={' or '.join(map(repr, fitting)) or repr(axes)}."
+        )
+    if fitting:
+        return f"Pass axes={' or '.join(map(repr, fitting))} to Chain, or another field."
+    return "Name another field."
+
+
+def _check_mask(chain: Chain, path: str, mask: Any, fill: float | None, image_shape: tuple[int, ...]) -> None:
+    axes = "B" + chain.axes
+    size = tuple(length for axis, length in zip(axes, image_shape, strict=True) if axis != "C")
+    shape = tuple(mask.shape)
+    if len(shape) == len(axes):
+        shape = tuple(length for axis, length in zip(axes, shape, strict=True) if axis != "C")
+    if shape != size:
+        raise ValueError(
+            f"`masks` must share the image's size, {size} without channels: got shape {tuple(mask.shape)} for field"
+            f' "{path}". Resize it, or leave it out.'
+        )
+    dtype = jnp.dtype(mask.dtype)
+    if fill is None:
+        return
+    if is_float(dtype):
+        with np.errstate(over="ignore"):
+            held = float(np.asarray(fill, dtype))
+        if held != fill:
+            raise ValueError(
+                f"`masks` must be filled with a value of their type: got {fill:g}, which is {held:g} for field"
+                f' "{path}" of {dtype}. Pass another, or convert the mask to float32.'
+            )
+        return
+    low, high = integer_limits(dtype)
+    if not low <= fill <= high or fill != int(fill):
+        raise ValueError(
+            f"`masks` must be filled with a value of their type, an integer from {low} to {high}: got {fill:g} for"
+            f' field "{path}" of {dtype}. Pass another, or convert the mask to a type that holds it.'
+        )
+
+
+def _check_coordinates(chain: Chain, path: str, field: Any, length: int, image_shape: tuple[int, ...]) -> None:
+    shape, leading = tuple(field.shape), image_shape[: 1 + chain.axes.startswith("T")]
+    number = jnp.issubdtype(field.dtype, np.number) and not jnp.issubdtype(field.dtype, np.complexfloating)
+    if len(shape) <= len(leading) or shape[-1] != length or shape[: len(leading)] != leading or not number:
+        raise ValueError(
+            f"`{'boxes' if length == 4 else 'keypoints'}` must hold numbers of shape {(*leading, '...', length)}: got"
+            f' {field.dtype} of shape {shape} for field "{path}". Put the coordinates last, and fill up to as many for'
+            " each record."
+        )
+
+
+def check_values(chain: Chain, data: Mapping[str, Any], seen: set[tuple[str, Any]]) -> None:
+    """Raises `ValueError` if NumPy images hold values outside the range that results are clipped to.
+
+    Args:
+      chain: The chain.
+      data: A host batch or record; JAX arrays are not looked at, that would wait for the device.
+      seen: The paths and dtypes that were looked at before, which need not be again; this one's are added.
+    """
+    for path in chain.images:
+        image = get_field(data, path)
+        if not isinstance(image, np.ndarray) or (path, image.dtype) in seen:
+            continue
+        require_image_type(image.dtype, path)
+        limits = chain.scale(image.dtype, path).limits(image.dtype)
+        if image.ndim < len(chain.axes) or image.shape[chain.axes.find("C") - len(chain.axes)] <= max(
+            chain.channels or (-1,)
+        ):
+            continue  # which is told of where shapes are looked at
+        if limits is not None and image.size:
+            treated = chosen(image, chain.axes, chain.channels)
+            require_within(treated, limits, path, "value_range", "pass value_range to Chain, or clip=False")
+        if image.size:
+            seen.add((path, image.dtype))
+
+
+def require_within(image: np.ndarray, limits: tuple[float, float], path: str, setting: str, remedy: str) -> None:
+    """Raises `ValueError` unless all values lie within these limits, as they are in the image's own type."""
+    low, high = (np.asarray(limit, image.dtype) for limit in limits)
+    least, greatest = image.min(), image.max()
+    if not (low <= least and greatest <= high):
+        raise ValueError(
+            f'`{setting}` must hold the values of the images: got {limits} for field "{path}" with values from'
+            f" {least:g} to {greatest:g}. Scale the image to that range, or {remedy}."
+        )
+
+
+def check_seeds(seeds: Any, count: int) -> None:
+    """Raises `ValueError` unless there is one seed for each record."""
+    shape, dtype = np.shape(seeds), getattr(seeds, "dtype", None)
+    if shape == (2,) and dtype == np.uint32:
+        raise ValueError(
+            f"`{RECORD_SEED}` must be uint32 of shape ({count}, 2), a seed for each record, as axis 0 is the batch: got"
+            " shape (2,), that of one record. Place SeedRecords() before Batch, once; use AugmentRecord for single"
+            " records."
+        )
+    if shape != (count, 2) or dtype != np.uint32:
+        raise ValueError(
+            f"`{RECORD_SEED}` must be uint32 of shape ({count}, 2), a seed for each record: got {dtype} of shape"
+            f" {shape}. Place SeedRecords() before Batch, once."
+        )
+
+
+def require_array(field: Any, path: str) -> None:
+    """Raises `TypeError` unless a field has a shape and a dtype."""
+    if not hasattr(field, "shape") or not hasattr(field, "dtype"):
+        raise TypeError(
+            f'`{path}` must be an array: got {type(field).__name__} for field "{path}". Decode or stack it into a NumPy'
+            " array first."
+        )

@@ -1,0 +1,275 @@
+"""What an image means: its value range, with rounding and saturation; its axes, to (H, W, C) and back."""
+
+import dataclasses
+import functools
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from grain_datarax.random.rounding import rounded, rounded_to
+
+Range = tuple[float, float] | None
+
+# Integers up to here are exact in float32, in which images are computed.
+_LARGEST_EXACT = 2**24
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """What the values of an image mean. Settings are fractions of its range: `low` is 0 and `high` is 1.
+
+    Attributes:
+      low: The value that is 0 in settings.
+      high: The value that is 1 in settings.
+      bounds: Results are clipped to these values; None does not clip. Integers saturate at their type besides. Where
+        `limits` says so, values may lie outside them.
+    """
+
+    low: Any = 0.0
+    high: Any = 1.0
+    bounds: Range = None
+
+    @property
+    def width(self) -> Any:
+        """How far `high` is above `low`."""
+        return self.high - self.low
+
+    def value(self, fraction: float, dtype: jax.typing.DTypeLike) -> float | int:
+        """A setting as a value of the image; rounded for integers."""
+        if is_float(dtype):
+            return fraction if (self.low, self.high) == (0, 1) else self.low + fraction * self.width
+        return int(min(self.low + round(fraction * self.width), self.high))  # above 2**53 the product may round beyond
+
+    def to_fractions(self, image: jax.Array) -> jax.Array:
+        """An image as fractions of its range, `float32`, or `float64` for images of that type."""
+        values = image.astype(compute_type(image.dtype))
+        if (self.low, self.high) == (0, 1):
+            return values
+        return (
+            rounded((values - self.low) * (1 / self.width))
+            if values.dtype == jnp.float32
+            else ((values - self.low) / self.width)
+        )
+
+    def from_fractions(self, fractions: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+        """Turns fractions into an image of this type: see `to_image`."""
+        values = fractions.astype(compute_type(dtype))
+        if (self.low, self.high) != (0, 1):
+            product = values * self.width
+            values = (rounded(product) if product.dtype == jnp.float32 else product) + self.low
+        return self.to_image(values, dtype)
+
+    def to_image(self, values: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+        """Turns computed values, in the image's own units, into an image: clips, rounds, saturates and converts."""
+        if is_float(dtype):
+            return rounded_to(values if self.bounds is None else jnp.clip(values, *self.bounds), dtype)
+        low, high = integer_limits(dtype) if self.bounds is None else self.bounds
+        return jnp.clip(jnp.round(values), low, high).astype(dtype)
+
+    def limits(self, dtype: jax.typing.DTypeLike) -> Range:
+        """`bounds`, or None where no value of this type can lie outside them."""
+        return None if not is_float(dtype) and self.bounds == integer_limits(dtype) else self.bounds
+
+    def clip(self, image: jax.Array) -> jax.Array:
+        """Clips an image in its own type; nothing else changes."""
+        if (limits := self.limits(image.dtype)) is None:
+            return image
+        low, high = (jnp.asarray(limit, image.dtype) for limit in limits)
+        return jnp.clip(image, low, high)
+
+    def outside(self, image: jax.Array) -> jax.Array:
+        """Which values lie outside `bounds`; NaN does."""
+        assert self.bounds is not None
+        low, high = (jnp.asarray(bound, image.dtype) for bound in self.bounds)
+        return ~((image >= low) & (image <= high))
+
+    def count_outside(self, image: jax.Array) -> jax.Array:
+        """How many values lie outside `bounds`, `int32`."""
+        # In float32, where it is exact: XLA's CPU loops add integers up one by one.
+        dtype = jnp.float32 if image.size <= _LARGEST_EXACT else jnp.int32
+        return jnp.sum(self.outside(image).astype(dtype)).astype(jnp.int32)
+
+
+# For images whose values are their own fractions.
+UNIT = Scale()
+
+
+def scale_of(
+    dtype: jax.typing.DTypeLike, value_range: Range, *, clip: bool, field: str, setting: str = "value_range"
+) -> Scale:
+    """The scale of images of this type.
+
+    Args:
+      dtype: The images' type.
+      value_range: What their values mean; None: the type's range for unsigned integers, (0, 1) for floats.
+      clip: Whether results are clipped to that range.
+      field: The images' name, for errors.
+      setting: What the range is called, for errors.
+
+    Raises:
+      ValueError: If the type has no range of its own, or can't hold the one that is given.
+    """
+    dtype = jnp.dtype(dtype)
+    if value_range is None:
+        if not is_float(dtype) and jnp.issubdtype(dtype, jnp.signedinteger):
+            raise ValueError(
+                f"`value_range` must be given for signed integers, which have no full scale of their own: got None for"
+                f' field "{field}" of {dtype}. Pass the least and the greatest value, such as (-1024, 3071) for'
+                " computed tomography."
+            )
+        value_range = (0.0, 1.0) if is_float(dtype) else integer_limits(dtype)
+    low, high = value_range
+    if is_float(dtype):
+        low, high = float(low), float(high)
+        with np.errstate(over="ignore"):
+            ends = [float(np.asarray(end, dtype)) for end in (low, high)]
+        if not (np.isfinite(ends).all() and ends[0] < ends[1]):
+            raise ValueError(
+                f"`{setting}` must be two values that the type of the images tells apart: got {value_range} for field"
+                f' "{field}" of {dtype}. Pass others, or convert the images to float32.'
+            )
+        return Scale(low, high, (low, high) if clip else None)
+    limits = integer_limits(dtype)
+    if not (limits[0] <= low and high <= limits[1]) or low != int(low) or high != int(high):
+        raise ValueError(
+            f'`{setting}` must be of integers from {limits[0]} to {limits[1]}: got {value_range} for field "{field}"'
+            f" of {dtype}. Pass the images' own values, not fractions."
+        )
+    low, high = int(low), int(high)
+    return Scale(low, high, (low, high) if clip else None)
+
+
+def own_scale(dtype: jax.typing.DTypeLike) -> Scale:
+    """The scale of images without a declared range: floats are in their own units, integers go up to their maximum."""
+    return UNIT if is_float(dtype) else Scale(0, integer_limits(dtype)[1])
+
+
+def require_fraction(name: str, value: float | None, dtype: jax.typing.DTypeLike, low: float = 0.0) -> None:
+    """Raises `ValueError` if a setting for an integer image is not a fraction of full scale."""
+    if value is not None and not is_float(dtype) and not low <= value <= 1:
+        raise ValueError(
+            f"`{name}` must be a fraction of full scale, from {low:g} to 1, for integer images: got {value!r} for"
+            f" {jnp.dtype(dtype)}. Divide it by {integer_limits(dtype)[1]}."
+        )
+
+
+def require_finite(name: str, value: float | None, dtype: jax.typing.DTypeLike) -> None:
+    """Raises `ValueError` if a number would become infinite in a floating-point image of this type."""
+    if value is None or not is_float(dtype) or math.isinf(value):
+        return
+    if abs(value) > float(jnp.finfo(dtype).max):
+        raise ValueError(
+            f"`{name}` must fit into the type of the image: got {value!r} for {jnp.dtype(dtype)}, whose largest is"
+            f" {float(jnp.finfo(dtype).max):g}. Pass a smaller number, or convert the image to float32."
+        )
+
+
+def is_float(dtype: jax.typing.DTypeLike) -> bool:
+    """Whether images of this type are floating point."""
+    return jnp.issubdtype(dtype, jnp.floating)
+
+
+def compute_type(dtype: jax.typing.DTypeLike) -> jnp.dtype:
+    """The floating-point type that images of this type are computed in."""
+    wide: jnp.dtype = jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
+    return wide
+
+
+def is_computable(dtype: jax.typing.DTypeLike, scale: Scale) -> bool:
+    """Whether all values of the range are exact in the type that images are computed in."""
+    return is_float(dtype) or max(abs(scale.low), abs(scale.high)) <= _LARGEST_EXACT
+
+
+def integer_limits(dtype: jax.typing.DTypeLike) -> tuple[int, int]:
+    """The least and the greatest value of an integer type; 0 and 1 for bool."""
+    return (0, 1) if jnp.dtype(dtype) == jnp.bool_ else (int(jnp.iinfo(dtype).min), int(jnp.iinfo(dtype).max))
+
+
+def require_image_type(dtype: Any, field: str) -> None:
+    """Raises `TypeError` unless JAX can hold images of this type: 8 to 32 bits, 16 or 32 for floats, native order."""
+    dtype = np.dtype(dtype)
+    wide = jnp.issubdtype(dtype, jnp.integer) and jnp.iinfo(dtype).bits >= 8
+    if not (dtype == jnp.bool_ or wide or (is_float(dtype) and jnp.finfo(dtype).bits >= 16)) or not dtype.isnative:
+        raise TypeError(
+            f"`{field}` must be an image of bools, integers or floats of 8 bits or more, 16 for floats, in native"
+            f' byte order: got {dtype!r} for field "{field}". Convert it, for example to uint8 or float32.'
+        )
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise TypeError(
+            f'`{field}` must have a dtype of at most 32 bits: got {dtype} for field "{field}". Convert it, to float32'
+            " for example, or enable 64 bits: jax.config.update('jax_enable_x64', True)."
+        )
+
+
+AXES = ("HW", "HWC", "CHW", "THW", "THWC", "TCHW")
+
+
+def to_hwc(image: jax.Array, axes: str) -> jax.Array:
+    """An image of these axes as `(H, W, C)`, or as `(T, H, W, C)` where there are frames.
+
+    Example:
+      >>> to_hwc(jnp.zeros((3, 8, 6)), "CHW").shape, to_hwc(jnp.zeros((5, 8, 6)), "THW").shape
+      ((8, 6, 3), (5, 8, 6, 1))
+    """
+    if "C" not in axes:
+        return image[..., None]
+    return jnp.moveaxis(image, -3, -1) if axes.endswith("CHW") else image
+
+
+def from_hwc(image: jax.Array, axes: str) -> jax.Array:
+    """The inverse of `to_hwc`."""
+    if "C" not in axes:
+        return image[..., 0]
+    return jnp.moveaxis(image, -1, -3) if axes.endswith("CHW") else image
+
+
+def chosen(image: Any, axes: str, channels: Sequence[int] | None) -> Any:
+    """These channels of an image, or of a batch of images, of NumPy or of JAX; all for None."""
+    if channels is None:
+        return image
+    place = (..., np.array(channels), *(slice(None) for _ in axes[axes.index("C") + 1 :]))
+    return image[place]
+
+
+def hwc_shape(shape: Sequence[int], axes: str) -> tuple[int, ...]:
+    """The shape that `to_hwc` gives, without the frames."""
+    sizes = dict(zip(axes, shape, strict=True))
+    return sizes["H"], sizes["W"], sizes.get("C", 1)
+
+
+def looks_channels_first(shape: Sequence[int]) -> bool:
+    """Whether a shape that should be `(H, W, C)` looks like `(C, H, W)`, or like frames `(T, H, W)`."""
+    return len(shape) == 3 and shape[2] > 4 and shape[0] < min(shape[1:])
+
+
+def layout_hint(shape: Sequence[int]) -> str:
+    """What to add to an error or a warning about a shape that seems to have its axes in another order."""
+    if not looks_channels_first(shape):
+        return ""
+    return (
+        f" The shape {tuple(shape)} looks like channels first (CHW) or grey video (THW): move that axis behind,"
+        ' jnp.moveaxis(image, -3, -1), or say so: grain_datarax.Chain(..., axes="CHW"), or "THW".'
+    )
+
+
+@functools.cache
+def warn_of_layout(shape: tuple[int, ...], field: str) -> None:
+    """Says once that patches cut across what look like channels or frames, if they do."""
+    if hint := layout_hint(shape):
+        warnings.warn(
+            f'`image` should be (H, W, C): patches are cut from axes 0 and 1 of field "{field}".{hint}', stacklevel=2
+        )
+
+
+def level_bounds(bounds: tuple[float, float], dtype: jax.typing.DTypeLike) -> tuple[int, int]:
+    """The integers between two fractions of an unsigned type's full scale; one that float32 has shifted is found."""
+    full_scale = integer_limits(dtype)[1]
+    low, high = (bound * full_scale for bound in bounds)
+    nearest = [round(level) for level in (low, high)]
+    close = [abs(level - whole) <= 2**-23 * abs(level) for level, whole in zip((low, high), nearest, strict=True)]
+    return (nearest[0] if close[0] else math.ceil(low)), (nearest[1] if close[1] else math.floor(high))

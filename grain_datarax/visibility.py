@@ -1,0 +1,90 @@
+"""What can still be seen of the things in an image: the covered share of boxes, and whether keypoints are visible."""
+
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Boxes as corners, as a corner and a size, or as a centre and a size; keypoints. In pixels, or behind `rel_` in
+# fractions of the image's width and height.
+BOX_FORMATS = ("xyxy", "xywh", "cxcywh", "rel_xyxy", "rel_xywh", "rel_cxcywh")
+KEYPOINT_FORMATS = ("xy", "rel_xy")
+
+
+def covered_share(boxes: jax.Array, hidden: jax.Array, form: str) -> jax.Array:
+    """The share of each box's pixels that are hidden.
+
+    A pixel belongs to a box if its centre does; what lies outside the image counts for nothing.
+
+    Args:
+      boxes: `(..., 4)`, integer or floating point.
+      hidden: Which pixels are hidden, `bool (H, W)`.
+      form: One of `BOX_FORMATS`.
+
+    Returns:
+      `float32 (...)`, from 0 to 1; 0 for boxes without a pixel.
+
+    Example:
+      >>> hidden = jnp.zeros((4, 4), bool).at[:2, :2].set(True)
+      >>> covered_share(jnp.array([[0, 0, 4, 4], [0, 0, 2, 1], [3, 3, 3, 3]]), hidden, "xyxy").tolist()
+      [0.25, 1.0, 0.0]
+    """
+    first, second, third, fourth = jnp.moveaxis(boxes.astype(jnp.float32), -1, 0)
+    if form.endswith("xyxy"):
+        left, top, right, bottom = first, second, third, fourth
+    elif form.endswith("cxcywh"):
+        left, top, right, bottom = first - third / 2, second - fourth / 2, first + third / 2, second + fourth / 2
+    else:
+        left, top, right, bottom = first, second, first + third, second + fourth
+    rows = _between(top, bottom, hidden.shape[0], form.startswith("rel_"))
+    columns = _between(left, right, hidden.shape[1], form.startswith("rel_"))
+    area = rows.sum(axis=-1) * columns.sum(axis=-1)
+    return jnp.where(area > 0, _count(rows, columns, hidden) / jnp.maximum(area, 1), 0).astype(jnp.float32)
+
+
+def is_visible(keypoints: jax.Array, hidden: jax.Array, form: str) -> jax.Array:
+    """Whether each keypoint lies inside the image, on a pixel that is not hidden.
+
+    Args:
+      keypoints: `(..., 2)`, as (x, y), integer or floating point; a pixel goes from its index to the next.
+      hidden: Which pixels are hidden, `bool (H, W)`.
+      form: One of `KEYPOINT_FORMATS`.
+
+    Returns:
+      `bool (...)`.
+
+    Example:
+      >>> hidden = jnp.zeros((4, 4), bool).at[:2, :2].set(True)
+      >>> is_visible(jnp.array([[1.5, 1.9], [2.0, 1.0], [-1.0, 0.0]]), hidden, "xy").tolist()
+      [False, True, False]
+    """
+    x, y = jnp.moveaxis(keypoints.astype(jnp.float32), -1, 0)
+    rows = _at(y, hidden.shape[0], form.startswith("rel_"))
+    columns = _at(x, hidden.shape[1], form.startswith("rel_"))
+    return rows.any(axis=-1) & columns.any(axis=-1) & (_count(rows, columns, hidden) == 0)
+
+
+def _between(start: jax.Array, end: jax.Array, size: int, relative: bool) -> jax.Array:
+    """Which rows or columns have their centre between these edges: `bool (..., size)`."""
+    centre = jnp.asarray((np.arange(size) + 0.5) / (size if relative else 1), jnp.float32)
+    return (start[..., None] <= centre) & (centre < end[..., None])
+
+
+def _at(position: jax.Array, size: int, relative: bool) -> jax.Array:
+    """In which row or column each position lies: `bool (..., size)`."""
+    # By edges from NumPy: XLA divides by multiplying, and may round a whole number to less.
+    edges = jnp.asarray(np.arange(size + 1) / (size if relative else 1), jnp.float32)
+    return (edges[:-1] <= position[..., None]) & (position[..., None] < edges[1:])
+
+
+def _count(rows: jax.Array, columns: jax.Array, hidden: jax.Array) -> jax.Array:
+    """How many hidden pixels lie in both; exact, as all sums are of integers."""
+    # Not by index: a gather has no sharding to infer from on Explicit meshes, and loops on TPU.
+    in_rows = jnp.matmul(rows.astype(jnp.float32), hidden.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST)
+    return (in_rows * columns).sum(axis=-1)
+
+
+def marks(boxes: Iterable[str], keypoints: Iterable[str]) -> dict[str, str]:
+    """Where it is written what can be seen, by the path of the boxes or keypoints."""
+    return {**{path: f"{path}_covered" for path in boxes}, **{path: f"{path}_visible" for path in keypoints}}
