@@ -1,6 +1,8 @@
 """Times every effect against copying the batch, plain `jax.random` and other libraries; prints a table, writes JSON.
 
-    python -m benchmarks [--repeats 9] [--json benchmarks.json]
+    python -m benchmarks [--repeats 9] [--json benchmarks.json] [--against FOLDER]
+
+With `--against`, the folder of another checkout of this package, it times our rows beside that one's operators instead.
 
 Times are medians, taken in turns within one run. On a busy machine they mean little; their ratios mean more. Plain
 `jax.random.poisson` alone takes minutes. Other libraries join where they are installed: pip install '.[bench]'.
@@ -11,23 +13,23 @@ import datetime
 import json
 import pathlib
 import platform
+from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks import effects, peers, timing
-
-BATCHES = [((64, 224, 224, 3), "float32"), ((64, 224, 224, 3), "uint8"), ((256, 32, 32, 3), "float32")]
+from benchmarks import against, batches, effects, peers, timing
 
 
 def measure(repeats: int) -> list[dict]:
     rows = []
-    for shape, dtype in BATCHES:
-        batch = effects.make_batch(shape, dtype)
-        for name, operators in effects.EFFECTS.items():
-            ours = timing.compiled(effects.ours(operators), *batch)
-            calls = {"copy": timing.call(effects.copy, batch[0]), "ours": timing.call(ours.run, *batch)}
-            calls["ours, donated"] = timing.donating_call(effects.ours(operators), *batch)
+    for shape, dtype in batches.BATCHES:
+        batch = batches.make_batch(shape, dtype)
+        for name in effects.rows(shape):
+            ours, calls = calls_of(effects.augmentation(name), batch)
+            calls = {"copy": timing.call(batches.copy, batch[0]), **calls}
+            if scattered := effects.scattered(name):
+                calls |= {how.replace("ours", "scatter"): call for how, call in calls_of(scattered, batch)[1].items()}
             others = peers.calls(name, np.asarray(batch[0]))
             if name in effects.PLAIN:
                 others["jax.random"] = timing.call(timing.compiled(effects.plain(name), *batch).run, *batch)
@@ -35,50 +37,92 @@ def measure(repeats: int) -> list[dict]:
             medians = timing.medians(calls, repeats) | timing.medians(others, repeats)
             row = {"batch": f"{shape} {dtype}", "effect": name, "compile_s": ours.seconds}
             row["scratch_batches"] = ours.scratch / batch[0].nbytes
-            rows.append({**row, "ms": {peer: 1e3 * seconds for peer, seconds in medians.items()}})
+            rows.append({**row, "ms": milliseconds(medians)})
             print(table_row(rows[-1]), flush=True)
     return rows
+
+
+def calls_of(operators: Any, batch: tuple[jax.Array, jax.Array]) -> tuple[timing.Compiled, dict[str, timing.Call]]:
+    function = batches.ours(operators)
+    ours = timing.compiled(function, *batch)
+    return ours, {"ours": timing.call(ours.run, *batch), "ours, donated": timing.donating_call(function, *batch)}
 
 
 def measure_growth(repeats: int) -> dict[str, dict[int, float]]:
     """Milliseconds by the number of records, and by the number of patches."""
     growth = {}
+    sizes = {size: batches.make_batch((size, 224, 224, 3), "float32") for size in (1, 4, 16, 64, 128)}
     for name in ("gaussian", "salt_pepper", "poisson"):
-        batches = {size: effects.make_batch((size, 224, 224, 3), "float32") for size in (1, 4, 16, 64, 128)}
-        run = jax.jit(effects.ours(effects.EFFECTS[name]))
-        growth[f"{name}, records"] = timing.medians(
-            {size: timing.call(run, *batch) for size, batch in batches.items()}, repeats
-        )
-    batch = effects.make_batch((64, 224, 224, 3), "float32")
-    growth["patches of 16 x 16, donated"] = timing.medians(
-        {
-            count: timing.donating_call(effects.ours([effects.patches(num_patches=count, patch_size=(16, 16))]), *batch)
-            for count in (1, 4, 16, 64)
-        },
-        repeats,
-    )
-    return {name: {size: 1e3 * seconds for size, seconds in times.items()} for name, times in growth.items()}
+        run = jax.jit(batches.ours(effects.EFFECTS[name]))
+        growth[f"{name}, records"] = {size: timing.call(run, *batch) for size, batch in sizes.items()}
+    growth["patches of 16 x 16, donated"] = {
+        count: timing.donating_call(batches.ours(effects.chain(effects.patches(count, 16))), *sizes[64])
+        for count in (1, 4, 16, 64)
+    }
+    return {name: milliseconds(timing.medians(calls, repeats)) for name, calls in growth.items()}
 
 
-COLUMNS = ("batch", "effect", "ms", "copies", "copies, donated", "jax.random / ours", "scratch in batches", "compile s")
-HEADER = "| " + " | ".join([*COLUMNS, "others / ours"]) + " |\n" + "| --- " * (len(COLUMNS) + 1) + "|"
+def milliseconds(seconds: dict) -> dict:
+    return {name: 1e3 * median for name, median in seconds.items()}
+
+
+COLUMNS = ("batch", "effect", "ms", "copies", "copies, donated", "jax.random / ours", "scatter / ours, and donated")
+COLUMNS += ("scratch in batches", "compile s", "others / ours")
+HEADER = "| " + " | ".join(COLUMNS) + " |\n" + "| --- " * len(COLUMNS) + "|"
 
 
 def table_row(row: dict) -> str:
     times = dict(row["ms"])
     copy, ours, donated = (times.pop(name) for name in ("copy", "ours", "ours, donated"))
     plain = f"{times.pop('jax.random') / ours:.1f}" if "jax.random" in times else ""
+    scatter = ""
+    if "scatter" in times:
+        scatter = f"{times.pop('scatter') / ours:.2f}, {times.pop('scatter, donated') / donated:.2f}"
     others = ", ".join(f"{peer} {ms / ours:.1f}" for peer, ms in times.items())
-    cells = [row["batch"], row["effect"], f"{ours:.2f}", f"{ours / copy:.2f}", f"{donated / copy:.3f}", plain]
+    cells = [row["batch"], row["effect"], f"{ours:.2f}", f"{ours / copy:.2f}", f"{donated / copy:.3f}", plain, scatter]
     cells += [f"{row['scratch_batches']:.2f}", f"{row['compile_s']:.2f}", others]
     return "| " + " | ".join(cells) + " |"
+
+
+def add_chain_of_apart(rows: list[dict]) -> None:
+    """Adds to the row of the chain its time over those of its parts, one by one."""
+    times = {(row["batch"], row["effect"]): row["ms"]["ours"] for row in rows}
+    for row in rows:
+        if row["effect"] == "chain":
+            row["chain_of_apart"] = row["ms"]["ours"] / sum(times[row["batch"], part] for part in effects.CHAINED)
+            print(f"\n{row['batch']}: the chain takes {row['chain_of_apart']:.2f} of its parts one by one.")
+
+
+def compare(folder: str, rounds: int) -> None:
+    """Prints for each row this version's time over that of the version in the folder: below 1 it is faster."""
+    print("This version's time over the other's, medians of rounds in turns\n")
+    print(
+        "| batch | effect | " + " | ".join(batches.WAYS) + " |\n" + "| --- " * (len(batches.WAYS) + 2) + "|", flush=True
+    )
+    with against.Version(against.THIS) as ours, against.Version(folder) as other:
+        for shape, dtype in batches.BATCHES:
+            for name in effects.rows(shape):
+                forms = {ours: effects.form(name), other: "operators"}  # the other may know no chains
+                description = effects.EFFECTS[name].to_dict()
+                runs = {
+                    version: version.timed("benchmarks.batches", description, form, shape, dtype, repeats=3)
+                    for version, form in forms.items()
+                }
+                seconds = against.in_turns(runs, rounds)
+                ratios = (against.ratio(seconds[ours][way], seconds[other][way]) for way in batches.WAYS)
+                cells = [f"{shape} {dtype}", name, *(f"{ratio:.3f}" for ratio in ratios)]
+                print("| " + " | ".join(cells) + " |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=9, help="how often each call is timed (default: %(default)s)")
     parser.add_argument("--json", default="benchmarks.json", help="the file to write (default: %(default)s)")
+    parser.add_argument("--against", help="the folder of another checkout of this package, to be compared with")
     arguments = parser.parse_args()
+    if arguments.against:
+        compare(arguments.against, arguments.repeats)
+        return
     device = jax.devices()[0]
     environment = {
         "date": datetime.date.today().isoformat(),
@@ -88,15 +132,7 @@ def main() -> None:
     }
     print(", ".join(f"{name} {value}" for name, value in environment.items()), HEADER, sep="\n\n", flush=True)
     rows = measure(arguments.repeats)
-    for row in rows:
-        if row["effect"] == "chain":
-            apart = [
-                other["ms"]["ours"]
-                for other in rows
-                if other["batch"] == row["batch"] and other["effect"] in effects.CHAINED
-            ]
-            row["chain_of_apart"] = row["ms"]["ours"] / sum(apart)
-            print(f"\n{row['batch']}: the chain takes {row['chain_of_apart']:.2f} of its parts one by one.")
+    add_chain_of_apart(rows)
     growth = measure_growth(arguments.repeats)
     for name, times in growth.items():
         print(f"\n{name}: " + ", ".join(f"{size}: {ms:.2f} ms" for size, ms in times.items()))

@@ -1,62 +1,77 @@
 """The effects that are timed: ours, and the same written in plain `jax.random` with a key for each record."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import nnx
 
 import grain_datarax as gdx
+from benchmarks.batches import operators_of
+from grain_datarax.effects.patch_dropout import _scatter
+from grain_datarax.images import Scale
 
 SALT_PROB = PEPPER_PROB = 0.1
-NOISE_STD, LAM_SCALE = 0.1, 30.0
+NOISE_STD, PHOTONS = 0.1, 30.0
 
 
-def patches(**settings) -> gdx.PatchDropoutOperator:
-    config = gdx.PatchDropoutOperatorConfig(field_key="image", stochastic=True, **settings)
-    return gdx.PatchDropoutOperator(config, rngs=nnx.Rngs(0))
+def patches(num_patches: int, size: int) -> gdx.PatchDropout:
+    return gdx.PatchDropout(num_patches=num_patches, patch_size=(size, size))
 
 
-def noise(mode: str, **settings) -> gdx.NoiseOperator:
-    config = gdx.NoiseOperatorConfig(field_key="image", mode=mode, stochastic=True, **settings)
-    return gdx.NoiseOperator(config, rngs=nnx.Rngs(0))
+def chain(*effects: gdx.Effect) -> gdx.Chain:
+    return gdx.Chain(effects, seed=0)
 
 
-def salt_pepper() -> gdx.NoiseOperator:
-    return noise("salt_pepper", salt_prob=SALT_PROB, pepper_prob=PEPPER_PROB)
-
+GAUSSIAN = gdx.GaussianNoise(std=NOISE_STD)
+SALT_PEPPER = gdx.SaltPepperNoise(salt_prob=SALT_PROB, pepper_prob=PEPPER_PROB)
 
 EFFECTS = {
-    "gaussian": [noise("gaussian", noise_std=NOISE_STD)],
-    "salt_pepper": [salt_pepper()],
-    "salt_pepper, 0.01": [noise("salt_pepper", salt_prob=0.01, pepper_prob=0.01)],
-    "poisson": [noise("poisson", lam_scale=LAM_SCALE)],
-    "patches 4 x 8x8": [patches(num_patches=4, patch_size=(8, 8))],
-    "patches 8 x 32x32": [patches(num_patches=8, patch_size=(32, 32))],
-    "chain": [
-        patches(num_patches=4, patch_size=(8, 8)),
-        noise("gaussian", noise_std=NOISE_STD),
-        salt_pepper(),
-    ],
+    "gaussian": chain(GAUSSIAN),
+    "operator: gaussian": chain(GAUSSIAN),
+    "salt_pepper": chain(SALT_PEPPER),
+    "salt_pepper, 0.01": chain(gdx.SaltPepperNoise(salt_prob=0.01, pepper_prob=0.01)),
+    "poisson": chain(gdx.PoissonNoise(photons=PHOTONS)),
+    "patches 4 x 8x8": chain(patches(4, 8)),
+    "patches 8 x 32x32": chain(patches(8, 32)),
+    "patches 147 x 16x16": chain(patches(147, 16)),
+    "patches 1000 x 4x4": chain(patches(1000, 4)),
+    "patches 3000 x 4x4": chain(patches(3000, 4)),
+    "chain": chain(patches(4, 8), GAUSSIAN, SALT_PEPPER),
 }
 CHAINED = ("patches 4 x 8x8", "gaussian", "salt_pepper")
+_ON_LARGE_IMAGES = ("patches 147 x 16x16", "patches 1000 x 4x4", "patches 3000 x 4x4")
 
 
-def make_batch(shape: tuple[int, ...], dtype: str) -> tuple[jax.Array, jax.Array]:
-    """Images that use the whole range, and record seeds, on the default device."""
-    generator = np.random.default_rng(0)
-    image = generator.random(shape, np.float32)
-    seeds = generator.integers(0, 2**32, (shape[0], 2), dtype=np.uint32)
-    return jax.device_put(((image * 255).astype(np.uint8) if dtype == "uint8" else image, seeds))
+def rows(shape: tuple[int, ...]) -> list[str]:
+    """The names of the effects that are timed on such batches."""
+    return [name for name in EFFECTS if shape[1] >= 224 or name not in _ON_LARGE_IMAGES]
 
 
-copy = jax.jit(jnp.copy)
+def form(name: str) -> str:
+    """`"chain"`, or `"operators"` for a row that shows what the operators of the reference pages cost."""
+    return "operators" if name.startswith("operator: ") else "chain"
 
 
-def ours(operators: Sequence[gdx.ModalityOperator]) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    augment = gdx.AugmentBatch(operators)
-    return lambda image, seeds: augment.map({"image": image, "record_seed": seeds})["image"]
+def augmentation(name: str) -> Any:
+    """What `AugmentBatch` is given for a row."""
+    return EFFECTS[name] if form(name) == "chain" else operators_of(EFFECTS[name].to_dict())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class Scattered(gdx.PatchDropout):
+    """Patch dropout that scatters, also where its law finds that dearer."""
+
+    def pixels(self, image: jax.Array, drawn: jax.Array, scale: Scale) -> jax.Array:
+        value = jnp.asarray(scale.value(self.fill, image.dtype), image.dtype)
+        return _scatter(image, drawn, self.patch_size, value)
+
+
+def scattered(name: str) -> gdx.Chain | None:
+    """The same patches scattered, of a row of patches."""
+    effect = EFFECTS[name].effects[0]
+    return chain(Scattered(**dataclasses.asdict(effect))) if name.startswith("patches") else None
 
 
 def plain(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
@@ -87,7 +102,7 @@ def _salt_pepper(key: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def _poisson(key: jax.Array, image: jax.Array) -> jax.Array:
-    per_photon = _full_scale(image) / LAM_SCALE
+    per_photon = _full_scale(image) / PHOTONS
     return _to_image(jax.random.poisson(key, image / per_photon) * per_photon, image.dtype)
 
 

@@ -22,22 +22,24 @@ import numpy as np
 from absl import flags
 
 from benchmarks import timing
-from benchmarks.effects import noise, patches
 from benchmarks.sources import Albumentations, Crops, NumPy
-from grain_datarax import AugmentBatch, DeviceLoader, SeedRecords
-from grain_datarax.operators import chain
+from grain_datarax import (
+    AugmentBatch,
+    Chain,
+    DeviceLoader,
+    GaussianNoise,
+    PatchDropout,
+    PoissonNoise,
+    SeedRecords,
+    augment,
+)
+from grain_datarax.compiled import compiled_count
 from grain_datarax.placement import RowSharding
 
 BATCH = 64
 SHAPE = (BATCH, 224, 224, 3)
-
-
-def operators() -> list:
-    return [
-        patches(num_patches=4, patch_size=(32, 32)),
-        noise("gaussian", noise_std=0.05),
-        noise("poisson", lam_scale=30.0),
-    ]
+NOISE = (GaussianNoise(std=0.05), PoissonNoise(photons=30.0))
+CHAIN = Chain([PatchDropout(num_patches=4, patch_size=(32, 32)), *NOISE], seed=0)
 
 
 def loader(stages: list, *, workers: int = 2) -> grain.DataLoader:
@@ -74,8 +76,8 @@ def throughput() -> None:
     pipelines: dict[str, Callable[[], Iterator[dict]]] = {
         "no augmentation": lambda: on_device(iter(loader([batch]))),
         "NumPy, RandomMap per record in workers": lambda: on_device(iter(loader([NumPy(), batch]))),
-        "AugmentBatch in workers": lambda: on_device(iter(loader([SeedRecords(), batch, AugmentBatch(operators())]))),
-        "DeviceLoader": lambda: iter(DeviceLoader(loader([SeedRecords(), batch]), operators())),
+        "AugmentBatch in workers": lambda: on_device(iter(loader([SeedRecords(), batch, AugmentBatch(CHAIN)]))),
+        "DeviceLoader": lambda: iter(DeviceLoader(loader([SeedRecords(), batch]), CHAIN)),
     }
     if importlib.util.find_spec("albumentations"):
         pipelines["albumentations, per record in workers"] = lambda: on_device(iter(loader([Albumentations(), batch])))
@@ -88,9 +90,9 @@ def throughput() -> None:
         print(f"{name}: {speeds[name]:.0f}", flush=True)
     others = {name: speed for name, speed in speeds.items() if name[:2] in ("Nu", "al")}
     print(f"DeviceLoader over the best of the others: {speeds['DeviceLoader'] / max(others.values()):.2f}")
-    augment, image = AugmentBatch(operators()), Crops()[0]["image"]
+    by_batch, image = AugmentBatch(CHAIN), Crops()[0]["image"]
     host = {"image": np.stack([image] * BATCH), "record_seed": np.zeros((BATCH, 2), np.uint32)}
-    alone = timing.medians({"augment": timing.call(lambda: augment.map(host)["image"])}, 15)["augment"]
+    alone = timing.medians({"augment": timing.call(lambda: by_batch.map(host)["image"])}, 15)["augment"]
     print(f"The augmentation alone: {BATCH / alone:.0f}")
 
 
@@ -129,14 +131,15 @@ def overlap(steps: int = 40) -> None:
     step(batch)
     seconds = statistics.median(step(batch) for _ in range(15))
     waiting = seeded.map(Waits(seconds))
-    augment = AugmentBatch([noise("gaussian")])
+    chain = Chain([GaussianNoise()], seed=0)
+    by_batch = AugmentBatch(chain)
 
     def in_turns() -> None:
         for host in waiting.to_iter_dataset(grain.ReadOptions(0, 0)):
-            step(augment.map(host))
+            step(by_batch.map(host))
 
     def through_the_loader() -> None:
-        with DeviceLoader(waiting, [noise("gaussian")], buffer_size=2) as batches:
+        with DeviceLoader(waiting, chain, buffer_size=2) as batches:
             for batch in batches:
                 step(batch)
 
@@ -157,29 +160,30 @@ def overhead(repeats: int = 60) -> None:
     large = jax.device_put(generator.random(SHAPE, np.float32))
     copied = timing.medians({"copy": timing.call(jax.jit(jnp.copy), large)}, 15)["copy"]
     print(f"{1e3 * copied:.1f}")
-    for name, shape, chain_of in [
-        (f"{SHAPE} float32, patch dropout", SHAPE, operators()[:1]),
-        ("(64, 8, 8, 3) float32, patch dropout", (BATCH, 8, 8, 3), [patches(num_patches=4, patch_size=(2, 2))]),
-        ("(64, 8, 8, 3) float32, chain of three", (BATCH, 8, 8, 3), [patches(patch_size=(2, 2)), *operators()[1:]]),
+    small = PatchDropout(num_patches=4, patch_size=(2, 2))
+    for name, shape, effects in [
+        (f"{SHAPE} float32, patch dropout", SHAPE, CHAIN.effects[:1]),
+        ("(64, 8, 8, 3) float32, patch dropout", (BATCH, 8, 8, 3), [small]),
+        ("(64, 8, 8, 3) float32, chain of three", (BATCH, 8, 8, 3), [small, *NOISE]),
     ]:
-        medians = timing.medians(*overhead_calls(generator.random(shape, np.float32), chain_of, repeats))
+        chain = Chain(effects, seed=0)
+        medians = timing.medians(overhead_calls(generator.random(shape, np.float32), chain, repeats), repeats)
         loader_ms, by_hand_ms = (1e3 * medians[which] for which in ("loader", "by hand"))
         print(f"{name}: {loader_ms:.2f}, by hand {by_hand_ms:.2f}: {loader_ms - by_hand_ms:.2f} more")
 
 
-def overhead_calls(images: np.ndarray, chain_of: list, repeats: int) -> tuple[dict[str, timing.Call], int]:
+def overhead_calls(images: np.ndarray, chain: Chain, repeats: int) -> dict[str, timing.Call]:
     seeds = np.random.default_rng(0).integers(0, 2**32, (len(images), 2), dtype=np.uint32)
     batch = {"image": images, "label": np.arange(len(images)), "record_seed": seeds}
     dataset = grain.MapDataset.source([batch]).repeat(repeats + 2)
-    by_hand = jax.jit(AugmentBatch(chain_of).map, donate_argnums=0)
+    by_hand = jax.jit(lambda batch: augment(chain, batch), donate_argnums=0)
     warnings.filterwarnings("ignore", "Some donated buffers were not usable")  # the seeds, of which nothing is left
     rows, host = RowSharding(), iter(dataset.to_iter_dataset(grain.ReadOptions(0, 0)))
-    batches = iter(DeviceLoader(dataset, chain_of, buffer_size=0))
-    calls = {
+    batches = iter(DeviceLoader(dataset, chain, buffer_size=0))
+    return {
         "loader": timing.call(lambda: next(batches)["image"]),
         "by hand": timing.call(lambda: by_hand(jax.device_put(next(host), rows.local))["image"]),
     }
-    return calls, repeats
 
 
 def resident_bytes() -> int:
@@ -199,12 +203,11 @@ def memory(batches: int = 5000) -> None:
         worker_count=2,
         read_options=grain.ReadOptions(num_threads=1, prefetch_buffer_size=16),
     )
-    with DeviceLoader(small, operators()) as loader:
+    with DeviceLoader(small, CHAIN) as loader:
         for count, batch in enumerate(itertools.islice(loader, batches), 1):
             batch["image"].block_until_ready()
             if count in (1, 500) or count % 1000 == 0:
-                compiled = chain._augment._cache_size()
-                print(f"batch {count}: {resident_bytes() / 2**20:.1f} MiB, {compiled} compiled", flush=True)
+                print(f"batch {count}: {resident_bytes() / 2**20:.1f} MiB, {compiled_count()} compiled", flush=True)
 
 
 def main() -> None:
