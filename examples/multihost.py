@@ -30,6 +30,7 @@ import grain_datarax as gdx
 SIZE = 32
 GLOBAL_BATCH = 32
 STEPS = 40
+CHAIN = gdx.Chain([gdx.PatchDropout(num_patches=2, patch_size=(8, 8)), gdx.PoissonNoise(photons=30)], seed=0)
 
 
 class Crops:
@@ -63,12 +64,6 @@ def make_loader() -> grain.DataLoader:
     )
 
 
-def make_operators() -> list[gdx.ModalityOperator]:
-    patches = gdx.PatchDropoutOperatorConfig(field_key="image", num_patches=2, patch_size=(8, 8), stochastic=True)
-    noise = gdx.NoiseOperatorConfig(field_key="image", mode="poisson", lam_scale=30.0, stochastic=True)
-    return [gdx.PatchDropoutOperator(patches, rngs=nnx.Rngs(0)), gdx.NoiseOperator(noise, rngs=nnx.Rngs(0))]
-
-
 def loss_of(model: nnx.Linear, batch: dict) -> jax.Array:
     pixels = batch["image"].reshape(len(batch["label"]), -1) / 255.0
     return optax.sigmoid_binary_cross_entropy(model(pixels)[:, 0], batch["label"]).mean()
@@ -95,7 +90,7 @@ def train() -> None:
     optimizer = nnx.Optimizer(model, optax.adam(1e-4), wrt=nnx.Param)
     total, losses = 0, []
     sharding = NamedSharding(mesh, PartitionSpec("data"))
-    with gdx.DeviceLoader(make_loader(), make_operators(), sharding=sharding) as loader:
+    with gdx.DeviceLoader(make_loader(), CHAIN, sharding=sharding) as loader:
         for _, batch in zip(range(STEPS), loader, strict=False):
             losses.append(float(train_step(model, optimizer, batch)))
             total = (total + int(checksum(batch))) % 2**32

@@ -19,7 +19,6 @@ import numpy as np
 import tqdm
 from absl import flags
 from array_record.python.array_record_module import ArrayRecordWriter
-from flax import nnx
 from sklearn.datasets import load_sample_images
 
 import grain_datarax as gdx
@@ -27,6 +26,12 @@ import grain_datarax as gdx
 SIZE = 96
 CROPS_PER_PHOTOGRAPH = 64
 BATCH_SIZE = 16
+EFFECTS = {
+    "patch dropout": gdx.PatchDropout(num_patches=4, patch_size=(16, 16)),
+    "gaussian": gdx.GaussianNoise(std=0.1),
+    "salt and pepper": gdx.SaltPepperNoise(salt_prob=0.03, pepper_prob=0.03),
+    "poisson": gdx.PoissonNoise(photons=30),
+}
 
 
 def write_crops(directory: pathlib.Path) -> list[str]:
@@ -53,19 +58,6 @@ class Decode(grain.transforms.Map):
         return {"image": image, "label": element[0]}
 
 
-def operators() -> dict[str, gdx.ModalityOperator]:
-    patches = gdx.PatchDropoutOperatorConfig(field_key="image", num_patches=4, patch_size=(16, 16), stochastic=True)
-    effects = {"patch dropout": gdx.PatchDropoutOperator(patches, rngs=nnx.Rngs(0))}
-    for mode, strength in {
-        "gaussian": {"noise_std": 0.1},
-        "salt_pepper": {"salt_prob": 0.03, "pepper_prob": 0.03},
-        "poisson": {"lam_scale": 30.0},
-    }.items():
-        config = gdx.NoiseOperatorConfig(field_key="image", mode=mode, stochastic=True, **strength)
-        effects[mode.replace("_", " and ")] = gdx.NoiseOperator(config, rngs=nnx.Rngs(0))
-    return effects
-
-
 def make_loader(paths: list[str]) -> gdx.DeviceLoader:
     """Two worker processes decode; the devices augment."""
     source = grain.sources.ArrayRecordDataSource(paths)
@@ -75,19 +67,18 @@ def make_loader(paths: list[str]) -> gdx.DeviceLoader:
         operations=[Decode(), gdx.SeedRecords(), grain.transforms.Batch(BATCH_SIZE, drop_remainder=True)],
         worker_count=2,
     )
-    return gdx.DeviceLoader(batches, list(operators().values()))
+    return gdx.DeviceLoader(batches, gdx.Chain(list(EFFECTS.values()), seed=0))
 
 
 def draw_picture(paths: list[str], path: pathlib.Path) -> None:
     """One row for each photograph, one column for each effect."""
-    effects = operators()
-    columns = {"original": None, **{name: [effect] for name, effect in effects.items()}, "all": [*effects.values()]}
+    columns = {"original": [], **{name: [effect] for name, effect in EFFECTS.items()}, "all": [*EFFECTS.values()]}
     source = grain.sources.ArrayRecordDataSource(paths)
     records = grain.MapDataset.source(source).map(Decode())[::CROPS_PER_PHOTOGRAPH]
     batch = records.random_map(gdx.SeedRecords(), seed=0).batch(2)[0]
     figure, axes = plt.subplots(2, len(columns), figsize=(2 * len(columns), 4.3), layout="constrained")
-    for column, (name, chain) in enumerate(columns.items()):
-        images = batch["image"] if chain is None else gdx.AugmentBatch(chain).map(batch)["image"]
+    for column, (name, effects) in enumerate(columns.items()):
+        images = gdx.augment(gdx.Chain(effects, seed=0), batch)["image"] if effects else batch["image"]
         for row in range(2):
             axes[row, column].imshow(np.asarray(images[row]))
             axes[row, column].set_axis_off()
@@ -133,7 +124,7 @@ def main() -> None:
 
     print(
         f"\n{steps} batches of {BATCH_SIZE} photographs, decoded by two workers, were augmented over two epochs:\n"
-        f"each record by its own seed, with {', '.join(operators())}.\n"
+        f"each record by its own seed, with {', '.join(EFFECTS)}.\n"
         f"A fresh loader, started from the state saved after step {stop}, gave the remaining {len(resumed)} batches\n"
         f"bit for bit as the uninterrupted run did. See {directory / 'quickstart.png'} for the effects."
     )

@@ -77,15 +77,9 @@ class Decode(grain.transforms.Map):
         return {"image": image, "label": element[0]}
 
 
-def occlude(side: int, seed: int) -> gdx.PatchDropoutOperator:
+def occlude(side: int) -> gdx.PatchDropout:
     """Drops one square patch: with several, overlaps would blur the share of the image that they cover."""
-    config = gdx.PatchDropoutOperatorConfig(field_key="image", num_patches=1, patch_size=(side, side), stochastic=True)
-    return gdx.PatchDropoutOperator(config, rngs=nnx.Rngs(seed))
-
-
-def add_noise(std: float, seed: int) -> gdx.NoiseOperator:
-    config = gdx.NoiseOperatorConfig(field_key="image", mode="gaussian", noise_std=std, stochastic=True)
-    return gdx.NoiseOperator(config, rngs=nnx.Rngs(seed))
+    return gdx.PatchDropout(num_patches=1, patch_size=(side, side))
 
 
 class Classifier(nnx.Module):
@@ -116,7 +110,7 @@ def accuracy(model: Classifier, images: jax.Array, labels: jax.Array) -> jax.Arr
     return (model(images).argmax(axis=1) == labels).mean()
 
 
-def make_loader(path: str, operators: list[gdx.ModalityOperator]) -> gdx.DeviceLoader:
+def make_loader(path: str, chain: gdx.Chain | list) -> gdx.DeviceLoader:
     source = grain.sources.ArrayRecordDataSource(path)
     batches = grain.DataLoader(
         data_source=source,
@@ -127,7 +121,7 @@ def make_loader(path: str, operators: list[gdx.ModalityOperator]) -> gdx.DeviceL
         # DeviceLoader makes batches ahead already, and Grain's buffer costs more than it saves for such records.
         read_options=grain.ReadOptions(num_threads=0, prefetch_buffer_size=0),
     )
-    return gdx.DeviceLoader(batches, operators)
+    return gdx.DeviceLoader(batches, chain)
 
 
 def save(manager: ocp.CheckpointManager, step: int, learned: dict, batches: Iterator[dict]) -> None:
@@ -147,7 +141,7 @@ def restore(manager: ocp.CheckpointManager, learned: dict, batches: Iterator[dic
     return step
 
 
-def train(path: str, checkpoints: pathlib.Path, operators: list[gdx.ModalityOperator], steps: int) -> Classifier:
+def train(path: str, checkpoints: pathlib.Path, chain: gdx.Chain | list, steps: int) -> Classifier:
     """The model after so many steps, of which those up to the last checkpoint are not made again."""
     model = Classifier(nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.adam(2e-3), wrt=nnx.Param)
@@ -156,7 +150,7 @@ def train(path: str, checkpoints: pathlib.Path, operators: list[gdx.ModalityOper
     options = ocp.CheckpointManagerOptions(max_to_keep=1, cleanup_tmp_directories=True)
     with (
         ocp.CheckpointManager(checkpoints.resolve(), options=options) as manager,
-        make_loader(path, operators) as loader,
+        make_loader(path, chain) as loader,
     ):
         # The rows of batches are spread over all devices, so what is learned must be on all of them, restored or not.
         everywhere = jax.NamedSharding(loader.sharding.mesh, jax.P())
@@ -183,18 +177,21 @@ def measure(path: str, models: dict[str, Classifier]) -> Measured:
     source = grain.sources.ArrayRecordDataSource(path)
     records = grain.MapDataset.source(source).map(Decode()).random_map(gdx.SeedRecords(), seed=1)
     batch = records.batch(len(source))[0]
-    operators = {
-        COVERED: {side**2 / SIZE**2: occlude(side, seed=1) for side in (4, 6, 8, 10, 12)},
-        NOISE: {std: add_noise(std, seed=1) for std in (0.2, 0.4, 0.6, 0.8, 1.0)},
+    effects = {
+        COVERED: {side**2 / SIZE**2: occlude(side) for side in (4, 6, 8, 10, 12)},
+        NOISE: {std: gdx.GaussianNoise(std=std) for std in (0.2, 0.4, 0.6, 0.8, 1.0)},
     }
 
     def accuracies(images: jax.Array | np.ndarray) -> dict[str, float]:
         return {name: float(accuracy(model, images, batch["label"])) for name, model in models.items()}
 
+    def augmented(effect: gdx.Effect) -> jax.Array:
+        return gdx.augment(gdx.Chain([effect], seed=1), batch)["image"]  # not the draws of the training
+
     clean = accuracies(batch["image"])
     return {
-        kind: {0.0: clean, **{x: accuracies(gdx.AugmentBatch(each).map(batch)["image"]) for x, each in chosen.items()}}
-        for kind, chosen in operators.items()
+        kind: {0.0: clean, **{strength: accuracies(augmented(each)) for strength, each in by_strength.items()}}
+        for kind, by_strength in effects.items()
     }
 
 
@@ -239,7 +236,7 @@ def main() -> None:
     directory.mkdir(parents=True, exist_ok=True)
 
     paths = write_digits(directory)
-    chains = {"augmented": [occlude(8, seed=0), add_noise(0.4, seed=0)], "plain": []}
+    chains = {"augmented": gdx.Chain([occlude(8), gdx.GaussianNoise(std=0.4)], seed=0), "plain": []}
     models = {name: train(paths["train"], directory / name, chain, steps) for name, chain in chains.items()}
     measured = measure(paths["test"], models)
     draw_plot(measured, directory / "train.png")

@@ -5,7 +5,11 @@ import re
 import subprocess
 import sys
 
+import grain
+import numpy as np
 import pytest
+
+import grain_datarax as gdx
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -19,14 +23,24 @@ def test_the_first_code_of_the_readme_is_short_and_all_of_it_runs(capsys):
     exec(code, variables)
     assert capsys.readouterr().out.splitlines() == ["(256, 64, 64, 3) <class 'jaxlib._jax.ArrayImpl'>"] * 8
     first = variables["batch"]["image"]
-    _, second, third = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    _, second, third, fourth = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(second, variables)
     assert variables["batch"]["image"].shape == first.shape
     assert (variables["batch"]["image"] == first).all()
     assert b'"batches": 8' in variables["state"]
+    assert [sum(each.values()) for each in variables["counts"].values()] == [2048] * 2
+    skipped = variables["counts"]["GaussianNoise"]["skipped"]
+    assert abs(skipped - 1024) < 5 * 22.7  # of 2048 with p=0.5: five standard deviations
     exec(third, variables)
     assert variables["optimizer"].step == 8
     assert 0 < variables["loss"] < 1024**2
+    exec(fourth, variables)
+    chain = gdx.Chain([variables["Contrast"](most=1.0), gdx.GaussianNoise()], seed=0)
+    records = grain.MapDataset.source(variables["source"][:8])
+    by_record = records.random_map(gdx.AugmentRecord(chain), seed=7)
+    by_batch = records.random_map(gdx.SeedRecords(), seed=7).batch(8).map(gdx.AugmentBatch(chain))[0]
+    np.testing.assert_array_equal([record["image"] for record in by_record], by_batch["image"])
+    assert np.std(by_batch["image"]) < 0.8 * np.std(variables["images"])
 
 
 def test_there_are_two_commands_each_complete():
