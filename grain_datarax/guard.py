@@ -152,15 +152,20 @@ def check_values(chain: Chain, data: Mapping[str, Any], seen: set[tuple[str, Any
             continue
         require_image_type(image.dtype, path)
         limits = chain.scale(image.dtype, path).limits(image.dtype)
-        if image.ndim < len(chain.axes) or image.shape[chain.axes.find("C") - len(chain.axes)] <= max(
-            chain.channels or (-1,)
-        ):
+        if not _fits(chain, image.shape):
             continue  # which is told of where shapes are looked at
         if limits is not None and image.size:
             treated = chosen(image, chain.axes, chain.channels)
             require_within(treated, limits, path, "value_range", "pass value_range to Chain, or clip=False")
         if image.size:
             seen.add((path, image.dtype))
+
+
+def _fits(chain: Chain, shape: tuple[int, ...]) -> bool:
+    """Whether a record or a batch of this shape has the chain's axes, and the channels that it names."""
+    if len(shape) - len(chain.axes) not in (0, 1):
+        return False
+    return chain.channels is None or max(chain.channels) < shape[chain.axes.index("C") - len(chain.axes)]
 
 
 def require_within(image: np.ndarray, limits: tuple[float, float], path: str, setting: str, remedy: str) -> None:

@@ -1,7 +1,11 @@
 """The table of operators that every property is tested on, and records to apply them to."""
 
 import contextlib
+import pathlib
+import subprocess
+import sys
 
+import cloudpickle
 import grain
 import numpy as np
 import pytest
@@ -83,3 +87,20 @@ def pixels(batches):
                 epoch = seen[label] = seen.get(label, -1) + 1
                 result[label, epoch] = image.tobytes()
     return result
+
+
+def assert_unpickling_starts_no_backend(augment, tmp_path):
+    """In a process of its own: none is there before the first batch, and one behind it."""
+    (tmp_path / "augment.pickle").write_bytes(cloudpickle.dumps(augment))
+    code = f"""
+import pathlib, sys
+sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+import cloudpickle
+augment = cloudpickle.loads(pathlib.Path({str(tmp_path / "augment.pickle")!r}).read_bytes())
+from jax._src import xla_bridge
+assert not xla_bridge._backends
+from helpers import seeded_batch
+augment.map(seeded_batch(2))
+assert xla_bridge._backends
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,18 +7,15 @@ import json
 import pathlib
 import pickle
 import random
-import subprocess
-import sys
 from typing import Literal
 
-import cloudpickle
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from effect_table import EFFECTS, chain, every_dtype, every_effect, run, seeded_batch, seeds, whole_table
-from helpers import closing, contents, loader, pixels
+from helpers import assert_unpickling_starts_no_backend, closing, contents, loader, pixels
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from sources import images
 from speckle_noise import SpeckleNoise
@@ -50,6 +47,17 @@ def test_record_and_batch_paths_agree_bit_for_bit(effect, dtype):
             batches = seeded[first:].batch(batch_size, drop_remainder=True).map(gdx.AugmentBatch(chain(effect())))
             result = np.concatenate([np.asarray(batch["image"]) for batch in batches])
             np.testing.assert_array_equal(result, expected[first:][: len(result)], err_msg=f"batches of {batch_size}")
+
+
+@every_effect
+@pytest.mark.parametrize("axes", ["HW", "CHW", "THW", "TCHW", "THWC"])
+def test_records_of_any_axes_get_the_pixels_of_batches(effect, axes):
+    sizes = {"T": 2, "C": 3, "H": 16, "W": 12}
+    batch = seeded_batch(3, shape=tuple(sizes[axis] for axis in axes))
+    expected = run(chain(effect(), axes=axes), batch)
+    record = {name: field[1] for name, field in batch.items()}
+    result = gdx.AugmentRecord(chain(effect(), axes=axes)).random_map(record, None)
+    np.testing.assert_array_equal(result["image"], expected[1])
 
 
 @every_effect
@@ -555,19 +563,7 @@ def test_resuming_at_every_step_gives_the_remaining_batches():
 
 
 def test_a_worker_that_unpickles_a_chain_starts_no_backend_before_its_first_batch(tmp_path):
-    (tmp_path / "augment.pickle").write_bytes(cloudpickle.dumps(gdx.AugmentBatch(whole_table())))
-    code = f"""
-import pathlib, sys
-sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
-import cloudpickle
-augment = cloudpickle.loads(pathlib.Path({str(tmp_path / "augment.pickle")!r}).read_bytes())
-from jax._src import xla_bridge
-assert not xla_bridge._backends
-from effect_table import seeded_batch
-augment.map(seeded_batch(2))
-assert xla_bridge._backends
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert_unpickling_starts_no_backend(gdx.AugmentBatch(whole_table()), tmp_path)
 
 
 def golden():

@@ -2,9 +2,6 @@
 
 import json
 import logging
-import pathlib
-import subprocess
-import sys
 
 import cloudpickle
 import grain
@@ -12,7 +9,17 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import OPERATORS, Records, closing, contents, loader, noise, patch_dropout, pixels
+from helpers import (
+    OPERATORS,
+    Records,
+    assert_unpickling_starts_no_backend,
+    closing,
+    contents,
+    loader,
+    noise,
+    patch_dropout,
+    pixels,
+)
 
 import grain_datarax as gdx
 
@@ -227,19 +234,7 @@ class Doubled(nnx.Module):
     ids=["plain", "precomputed_stats", "batch_stats_fn"],
 )
 def test_unpickling_starts_no_backend(settings, tmp_path):
-    (tmp_path / "augment.pickle").write_bytes(cloudpickle.dumps(gdx.AugmentBatch(noise(**settings()))))
-    code = f"""
-import pathlib, sys
-sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
-import cloudpickle
-augment = cloudpickle.loads(pathlib.Path({str(tmp_path / "augment.pickle")!r}).read_bytes())
-from jax._src import xla_bridge
-assert not xla_bridge._backends
-from helpers import seeded_batch
-augment.map(seeded_batch(2))
-assert xla_bridge._backends
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert_unpickling_starts_no_backend(gdx.AugmentBatch(noise(**settings())), tmp_path)
 
 
 def test_element_specs_are_inferred():

@@ -334,6 +334,15 @@ def test_an_empty_batch_leaves_the_next_one_to_be_looked_at():
         augment.map(constant(7.0, count=2))
 
 
+@pytest.mark.parametrize("shape", [(2, 8), (2, 3, 8, 8, 3)], ids=str)
+def test_a_batch_that_is_refused_leaves_the_next_one_to_be_looked_at(shape):
+    augment = gdx.AugmentBatch(chain(gdx.GaussianNoise()))
+    with pytest.raises(ValueError, match="`image` must hold a batch of images"):
+        augment.map({"image": np.zeros(shape, np.float32), "record_seed": seeds(2)})
+    with pytest.raises(ValueError, match="must hold the values of the images"):
+        augment.map(constant(7.0, count=2))
+
+
 def test_scales_turn_fractions_into_values_and_back():
     assert scale_of(np.int16, CT, clip=True, field="image") == Scale(-1024, 3071, CT)
     scale = Scale(-2.0, 6.0, (-2.0, 6.0))
