@@ -7,6 +7,7 @@ from typing import Any, Self
 import grain
 from jax.sharding import NamedSharding
 
+from grain_datarax.augmenter import Augmenter, Operators
 from grain_datarax.fingerprint import NOTHING
 from grain_datarax.iterators import DeviceDatasetIterator, DeviceIterator
 from grain_datarax.placement import RowSharding
@@ -14,7 +15,6 @@ from grain_datarax.prefetch import prefetched
 from grain_datarax.shutdown import close_at_exit
 from grain_datarax.sources import host_batches, is_above_an_elastic_iterator, kind_of, may_have_workers
 from grain_datarax.stage import Stage
-from grain_datarax.transforms import AugmentBatch, Operators
 
 
 class DeviceLoader:
@@ -91,11 +91,11 @@ class DeviceLoader:
             raise ValueError(f"`buffer_size` must not be negative: got {buffer_size}. Pass 0 to make nothing ahead.")
         self._source = source
         nothing = isinstance(operators, Sequence) and not operators
-        self._augment = None if nothing else AugmentBatch(operators, keep_seed=keep_seed, donate=True)
+        self._augment = None if nothing else Augmenter(operators, keep_seed=keep_seed, donate=True)
         self._rows = RowSharding(sharding)
         # Its collectives must not run beside those of the training step: that gives wrong values, silently.
         several = pad_last_batch or self._rows.sharding.num_devices > 1
-        if self._augment is not None and self._augment.needs_whole_batches and several:
+        if self._augment is not None and self._augment.launcher.needs_whole_batches and several:
             raise ValueError(
                 f"`batch_stats_fn` must be None over several devices or with padding: got one in {operators}. Use"
                 " grain_datarax.augment in the training step, which has the whole batch."
@@ -121,7 +121,7 @@ class DeviceLoader:
         """A new iterator: a `grain.DatasetIterator` over a dataset; over a `DataLoader` one whose states are bytes."""
         stage = Stage(self._rows, self._augment, self._keep_seed, self._pad_last_batch)
         dataset = prefetched(host_batches(self._source, self._buffer_size).map(stage), self._buffer_size)
-        whole = NOTHING if self._augment is None else self._augment.fingerprint()
+        whole = NOTHING if self._augment is None else self._augment.launcher.fingerprint()
         entry = whole if self._fingerprint else None
         batches = DeviceDatasetIterator(iter(dataset), stage, entry, self._strict, self._source)
         self._open.add(batches)
@@ -129,7 +129,7 @@ class DeviceLoader:
         return DeviceIterator(batches) if isinstance(self._source, grain.DataLoader) else batches
 
     def __repr__(self) -> str:
-        operators = "[]" if self._augment is None else self._augment.described()
+        operators = "[]" if self._augment is None else self._augment.launcher.described()
         sharding = f"{self.sharding.spec} over {self.sharding.num_devices} devices"
         return (
             f"DeviceLoader(source={kind_of(self._source)}, operators={operators},\n"
@@ -138,7 +138,7 @@ class DeviceLoader:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """What its iterators did to the records of this process so far, see `AugmentBatch.counts`; waits for them."""
-        return {} if self._augment is None else self._augment.counts()
+        return {} if self._augment is None else self._augment.launcher.counts()
 
     def close(self) -> None:
         """Closes all iterators of this loader: ends their threads and worker processes, and waits for them."""

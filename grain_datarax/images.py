@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -158,17 +158,6 @@ def require_fraction(name: str, value: float | None, dtype: jax.typing.DTypeLike
         )
 
 
-def require_finite(name: str, value: float | None, dtype: jax.typing.DTypeLike) -> None:
-    """Raises `ValueError` if a number would become infinite in a floating-point image of this type."""
-    if value is None or not is_float(dtype) or math.isinf(value):
-        return
-    if abs(value) > float(jnp.finfo(dtype).max):
-        raise ValueError(
-            f"`{name}` must fit into the type of the image: got {value!r} for {jnp.dtype(dtype)}, whose largest is"
-            f" {float(jnp.finfo(dtype).max):g}. Pass a smaller number, or convert the image to float32."
-        )
-
-
 def is_float(dtype: jax.typing.DTypeLike) -> bool:
     """Whether images of this type are floating point."""
     return jnp.issubdtype(dtype, jnp.floating)
@@ -204,6 +193,24 @@ def require_image_type(dtype: Any, field: str) -> None:
             f'`{field}` must have a dtype of at most 32 bits: got {dtype} for field "{field}". Convert it, to float32'
             " for example, or enable 64 bits: jax.config.update('jax_enable_x64', True)."
         )
+
+
+def by_rows(treat: Callable[..., jax.Array], image: jax.Array, *others: jax.Array) -> jax.Array:
+    """Applies a function that treats each value for itself; `(H, W)` or `(H, W, C)`, and others of the same shape.
+
+    On the CPU it is given rows `(H, W C)`: XLA's loops run along the last axis there, and channels are too few for
+    their vectors. On other devices a reshaped image would be another one in memory.
+    """
+
+    def in_rows(*images: jax.Array) -> jax.Array:
+        rows = (image.shape[0], math.prod(image.shape[1:]))
+        treated = treat(*(each.reshape(rows) for each in images))
+        # Behind a barrier, which keeps the loop from taking the image's shape.
+        behind: jax.Array = jax.lax.optimization_barrier(treated)
+        return behind.reshape(image.shape)
+
+    result: jax.Array = jax.lax.platform_dependent(image, *others, cpu=in_rows, default=treat)
+    return result
 
 
 AXES = ("HW", "HWC", "CHW", "THW", "THWC", "TCHW")
@@ -264,12 +271,3 @@ def warn_of_layout(shape: tuple[int, ...], field: str) -> None:
         warnings.warn(
             f'`image` should be (H, W, C): patches are cut from axes 0 and 1 of field "{field}".{hint}', stacklevel=2
         )
-
-
-def level_bounds(bounds: tuple[float, float], dtype: jax.typing.DTypeLike) -> tuple[int, int]:
-    """The integers between two fractions of an unsigned type's full scale; one that float32 has shifted is found."""
-    full_scale = integer_limits(dtype)[1]
-    low, high = (bound * full_scale for bound in bounds)
-    nearest = [round(level) for level in (low, high)]
-    close = [abs(level - whole) <= 2**-23 * abs(level) for level, whole in zip((low, high), nearest, strict=True)]
-    return (nearest[0] if close[0] else math.ceil(low)), (nearest[1] if close[1] else math.floor(high))

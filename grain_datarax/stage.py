@@ -5,15 +5,15 @@ from typing import Any
 
 import jax
 
+from grain_datarax.augmenter import Augmenter
 from grain_datarax.placement import RowSharding
 from grain_datarax.seeding import RECORD_DRAWS, RECORD_SEED, require_mapping
-from grain_datarax.transforms import AugmentBatch
 
 
 class Stage:
     """host batch -> device batch -> augmented batch, for one iterator."""
 
-    def __init__(self, rows: RowSharding, augment: AugmentBatch | None, keep_seed: bool, pad_last_batch: bool) -> None:
+    def __init__(self, rows: RowSharding, augment: Augmenter | None, keep_seed: bool, pad_last_batch: bool) -> None:
         self._rows = rows
         self._augment = augment
         self._keep_seed = keep_seed
@@ -32,5 +32,5 @@ class Stage:
         self.largest = max(self.largest, count)
         if self._augment is not None:
             with jax.set_mesh(self._rows.local_mesh):  # not that of the training step, which may be set
-                placed = self._augment.augment(placed, counted=count)
+                placed = self._augment(placed, counted=count)
         return self._rows.assemble(placed), count

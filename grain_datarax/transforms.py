@@ -1,40 +1,16 @@
 """seeded records -> augmented records, host batch -> augmented batch: chains as Grain transforms."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias, overload
+from collections.abc import Mapping
+from typing import Any, Literal, overload
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from grain_datarax import workers
-from grain_datarax.chain import Chain
-from grain_datarax.compiled import CompiledChain, Launcher, RowCounts
-from grain_datarax.effects.effect import Effect
-from grain_datarax.fields import field_names, flatten, get_field, set_fields
-from grain_datarax.pages.launch import CompiledOperators
-from grain_datarax.pages.modality import ModalityOperator
-from grain_datarax.seeding import RECORD_DRAWS, RECORD_SEED, draw_seed, require_mapping
-
-Operators: TypeAlias = Chain | ModalityOperator | Sequence[ModalityOperator]
-
-
-def launcher_of(operators: Operators) -> Launcher:
-    """What runs a chain, one operator or several; raises `TypeError` for anything else, and `ValueError` for none."""
-    if isinstance(operators, Chain):
-        return CompiledChain(operators)
-    links = tuple(operators) if isinstance(operators, Sequence) else (operators,)
-    for link in links:
-        if isinstance(link, Effect):
-            raise TypeError(f"`operators` must be operators or a Chain: got {link!r:.80}. Pass Chain([...], seed=0).")
-        if not isinstance(link, ModalityOperator):
-            raise TypeError(
-                f"`operators` must be operators: got {link!r:.80}. Pass a Chain, or one ModalityOperator or a list."
-            )
-    if not links:
-        raise ValueError(f"`operators` must hold at least one operator: got {operators!r}. Pass one or a list.")
-    return CompiledOperators(links)
+from grain_datarax.augmenter import Augmenter, Operators
+from grain_datarax.fields import flatten, get_field, set_fields
+from grain_datarax.seeding import RECORD_SEED, draw_seed, require_mapping
 
 
 @overload
@@ -78,61 +54,24 @@ def augment(operators: Operators, batch: Mapping[str, Any], *, keep_seed: bool =
       >>> augment(chain, batch, counts=True)[1]["GaussianNoise"]["outside"].tolist()
       [0, 0, 0, 0]
     """
-    transform = AugmentBatch(operators, keep_seed=keep_seed)
-    written, by_record = transform.pure(batch, counts=counts)
-    augmented = transform.with_fields(batch, written)
+    augmented, by_record = Augmenter(operators, keep_seed=keep_seed).pure(batch, counts=counts)
     return (augmented, by_record) if counts else augmented
 
 
 class _Transform:
-    """What runs a chain or operators, and what is asked of what it is given."""
+    """A transform of Grain's that augments."""
 
-    def __init__(self, operators: Operators) -> None:
-        self._launcher = launcher_of(operators)
+    _augmenter: Augmenter
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._launcher!r})"
+        return f"{type(self).__name__}({self._augmenter.launcher!r})"
 
     def counts(self) -> dict[str, dict[str, int]]:
         """By the name of each link: records `applied` and `skipped`, and values `outside` the range; of this process.
 
         Waits for the batches that are under way. The first values outside the range are told of by a warning besides.
         """
-        return self._launcher.counts()
-
-    @property
-    def needs_whole_batches(self) -> bool:
-        """Whether anything depends on the batch that a record is in."""
-        return self._launcher.needs_whole_batches
-
-    def fingerprint(self) -> dict[str, Any]:
-        """What decides the pixels, in JSON's types."""
-        return self._launcher.fingerprint()
-
-    def described(self) -> str:
-        """The names of what runs, on a line."""
-        return self._launcher.described()
-
-    def check(self, element: Mapping[str, Any]) -> None:
-        """Raises unless a batch or a record can be treated as far as is seen on the host.
-
-        It looks once at the values of each field and dtype, and not at those of JAX arrays.
-        """
-        self._launcher.check_values(element)
-        drawn = element.get(RECORD_DRAWS)
-        if drawn and (again := [mark for mark in self._launcher.draw_marks if mark in drawn]):
-            raise ValueError(
-                f"`name` must not be that of an effect that drew from the same seeds before: got"
-                f" {[mark.rpartition('@')[0] for mark in again]}. It would draw the same again: name the effects of"
-                " each stage, or give the stages different seeds."
-            )
-
-    def _with_draws(self, element: dict[str, Any], drawn: Any) -> dict[str, Any]:
-        """Adds to a seed that is kept who has drawn from it: names of fields, since values are not known under jit."""
-        return {
-            **element,
-            RECORD_DRAWS: {**element.get(RECORD_DRAWS, {}), **dict.fromkeys(self._launcher.draw_marks, drawn)},
-        }
+        return self._augmenter.launcher.counts()
 
 
 class AugmentBatch(_Transform, grain.transforms.Map):
@@ -167,9 +106,8 @@ class AugmentBatch(_Transform, grain.transforms.Map):
     """
 
     def __init__(self, operators: Operators, *, keep_seed: bool = False, donate: bool = False) -> None:
-        super().__init__(operators)
+        self._augmenter = Augmenter(operators, keep_seed=keep_seed, donate=donate)
         self._keep_seed = keep_seed
-        self._donate = donate
 
     def map(self, element: Mapping[str, Any]) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The augmented batch.
@@ -185,52 +123,14 @@ class AugmentBatch(_Transform, grain.transforms.Map):
           KeyError: If the seeds or a field are missing.
           ValueError: If a shape, or in the first host batch of a dtype a value, can't be treated.
         """
-        return self.augment(element)
-
-    def augment(self, element: Mapping[str, Any], counted: int | None = None) -> dict[str, Any]:
-        """As `map`; the rows from `counted` on are padding, augmented like the others but not counted."""
-        written = workers.run(
-            lambda: self._launcher(element, self._checked_seeds(element), donate=self._donate, counted=counted)
-        )
-        return self.with_fields(element, written)
-
-    def pure(self, element: Mapping[str, Any], *, counts: bool) -> tuple[dict[str, Any], RowCounts]:
-        """The fields that are written, and what is to be counted, if that is asked for; nothing is."""
-        return self._launcher.pure(element, self._checked_seeds(element), counts=counts)
-
-    def _checked_seeds(self, element: Mapping[str, Any]) -> Any:
-        require_mapping(element)
-        if self._launcher.seeded and RECORD_SEED not in element:
-            raise KeyError(
-                f"`{RECORD_SEED}` must be in the batch: got the fields {field_names(element)}. Add"
-                " grain_datarax.SeedRecords() before Batch; where it is there already, augment once, or pass"
-                " keep_seed=True to what comes first."
-            )
-        self.check(element)
-        return element.get(RECORD_SEED)
-
-    def with_fields(self, element: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
-        """The batch with the fields that were written, and with its seeds or without."""
-        augmented = set_fields(element, written)
-        if not self._keep_seed:
-            augmented.pop(RECORD_SEED, None)
-            augmented.pop(RECORD_DRAWS, None)
-        elif self._launcher.seeded:
-            seeds = element[RECORD_SEED]
-            drawn = jnp.ones_like(seeds[:, 0], bool) if isinstance(seeds, jax.Array) else np.ones(len(seeds), bool)
-            augmented = self._with_draws(augmented, drawn)
-        return augmented
+        return self._augmenter(element)
 
     def output_spec(self, input_spec: Mapping[str, Any]) -> dict[str, Any]:
         """The spec of an augmented batch, for `grain.experimental.get_element_spec`."""
-        spec = self._launcher.output_spec(input_spec)
-        if not self._keep_seed:
-            spec.pop(RECORD_SEED, None)
-            spec.pop(RECORD_DRAWS, None)
-        elif self._launcher.seeded:
-            shape = tuple(spec[RECORD_SEED].shape)[:1]
-            spec = self._with_draws(spec, grain.experimental.ShapeDtypeStruct(shape=shape, dtype=np.bool_))
-        return spec
+        spec = self._augmenter.launcher.output_spec(input_spec)
+        shape = tuple(spec[RECORD_SEED].shape)[:1] if RECORD_SEED in spec else ()
+        drawn = grain.experimental.ShapeDtypeStruct(shape=shape, dtype=np.bool_)
+        return self._augmenter.with_draws(spec, drawn, keep_seed=self._keep_seed)
 
 
 class AugmentRecord(_Transform, grain.transforms.RandomMap):
@@ -255,6 +155,9 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
       (dtype('uint8'), (8, 8, 3))
     """
 
+    def __init__(self, operators: Operators) -> None:
+        self._augmenter = Augmenter(operators)
+
     def random_map(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, element: Mapping[str, Any], rng: np.random.Generator
     ) -> dict[str, Any]:
@@ -274,24 +177,21 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
         written = workers.run(lambda: self._launch(element, rng))
         # Copied: a view of JAX's memory is read-only, and records are for other transforms to work on.
         augmented = set_fields(element, {path: np.array(field[0]) for path, field in written.items()})
-        seeded = self._launcher.seeded and RECORD_SEED in element
-        return self._with_draws(augmented, np.array(True)) if seeded else augmented
+        return self._augmenter.with_draws(augmented, np.array(True), keep_seed=True)
 
     def _launch(self, element: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        seeds = None
-        if self._launcher.seeded:
+        launcher, seeds = self._augmenter.launcher, None
+        if launcher.seeded:
             seeds = np.asarray(element[RECORD_SEED] if RECORD_SEED in element else draw_seed(rng))[None]
-        self.check(element)
-        paths = set(self._launcher.reads) & flatten(element).keys()
+        self._augmenter.check(element)
+        paths = set(launcher.reads) & flatten(element).keys()
         batch = set_fields(element, {path: _batch_of_one(get_field(element, path)) for path in paths})
-        return self._launcher(batch, seeds)
+        return launcher(batch, seeds)
 
     def output_spec(self, input_spec: Mapping[str, Any]) -> dict[str, Any]:
         """The spec of an augmented record, for `grain.experimental.get_element_spec`."""
-        spec = self._launcher.output_spec(input_spec)
-        if self._launcher.seeded and RECORD_SEED in spec:
-            spec = self._with_draws(spec, grain.experimental.ShapeDtypeStruct(shape=(), dtype=np.bool_))
-        return spec
+        drawn = grain.experimental.ShapeDtypeStruct(shape=(), dtype=np.bool_)
+        return self._augmenter.with_draws(self._augmenter.launcher.output_spec(input_spec), drawn, keep_seed=True)
 
 
 def _batch_of_one(field: Any) -> Any:

@@ -21,6 +21,7 @@ from sources import images
 from speckle_noise import SpeckleNoise
 
 import grain_datarax as gdx
+from grain_datarax.augmenter import launcher_of
 from grain_datarax.random.rounding import rounded
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "effects_1.json"
@@ -250,7 +251,7 @@ def test_chains_are_values(effect):
 @every_effect
 def test_what_changes_pixels_is_in_the_fingerprint(effect):
     def fingerprint(*effects, **settings):
-        return gdx.AugmentBatch(chain(*effects, **settings)).fingerprint()
+        return launcher_of(chain(*effects, **settings)).fingerprint()
 
     base = fingerprint(effect())
     assert json.loads(json.dumps(base)) == base == fingerprint(effect())

@@ -10,6 +10,7 @@ from device_sources import SEEDED, SOURCES, chain, every_buffer_size, every_sour
 from helpers import closing, contents, loader, noise, patch_dropout
 
 import grain_datarax as gdx
+from grain_datarax.augmenter import launcher_of
 from grain_datarax.fingerprint import differences
 
 
@@ -342,7 +343,7 @@ def test_a_state_that_an_error_of_another_kind_stops_leaves_the_iterator_where_i
 
 @pytest.mark.parametrize("change", [entry(stream_version=...), entry(operators={}), entry(operators=[3])])
 def test_differences_of_what_is_no_fingerprint_are_an_error(change):
-    good = gdx.AugmentBatch([noise()]).fingerprint()
+    good = launcher_of([noise()]).fingerprint()
     bad = change({"grain_datarax": good})["grain_datarax"]
     for sides in [(bad, good), (good, bad), (good, None)]:
         with pytest.raises(ValueError, match="` must (be|hold) .*: got "):

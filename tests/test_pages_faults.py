@@ -19,11 +19,12 @@ from flax import nnx
 from helpers import OPERATORS, every_operator, images, noise, patch_dropout, seeded_batch, seeds
 
 import grain_datarax as gdx
+from grain_datarax.augmenter import launcher_of
 from grain_datarax.images import looks_channels_first
 
 
 def fingerprint(operators):
-    return gdx.AugmentBatch(operators).fingerprint()
+    return launcher_of(operators).fingerprint()
 
 
 class Keeps(gdx.ModalityOperator):

@@ -14,14 +14,13 @@ from flax import errors
 
 from grain_datarax.effects.settings import Flag, Name, Optional, is_number, plain
 from grain_datarax.fields import field_names, flatten, get_field, pick_fields, set_field, set_fields
-from grain_datarax.guard import require_within
+from grain_datarax.guard import require_array, require_within
 from grain_datarax.images import (
     Range,
     Scale,
     integer_limits,
     is_float,
     layout_hint,
-    level_bounds,
     require_fraction,
     require_image_type,
     scale_of,
@@ -30,6 +29,7 @@ from grain_datarax.pages.batch import Batch
 from grain_datarax.pages.launch import augment_batch
 from grain_datarax.pages.module import DataraxModule, DataraxModuleConfig
 from grain_datarax.pages.params import as_drawn, require_drawn
+from grain_datarax.pages.units import level_bounds
 from grain_datarax.purity import kind_of, same_each_time
 from grain_datarax.random.bits import STREAM
 from grain_datarax.random.keys import as_stream_key, operator_key
@@ -306,11 +306,7 @@ class ModalityOperator(DataraxModule):
             path: get_field(data, path) for path in dict.fromkeys((*belonging, *self.reads) if batched else self.reads)
         }
         for path, field in fields.items():
-            if not hasattr(field, "shape") or not hasattr(field, "dtype"):
-                raise TypeError(
-                    f'`{path}` must be an array: got {type(field).__name__} for field "{path}". Decode or stack it into'
-                    " a NumPy array first."
-                )
+            require_array(field, path)
         for path, _ in self._treated_fields():
             self.check_dtype(fields[path].dtype, path)
         for path, field in fields.items():

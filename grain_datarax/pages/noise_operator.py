@@ -15,8 +15,9 @@ from grain_datarax.effects.gaussian_noise import add_noise, normal_noise
 from grain_datarax.effects.poisson_noise import PHOTONS, count_photons
 from grain_datarax.effects.salt_pepper_noise import impulse_mask, replace_impulses, require_exclusive
 from grain_datarax.effects.settings import Number
-from grain_datarax.images import Range, Scale, is_float, require_finite, require_fraction, require_image_type
+from grain_datarax.images import Range, Scale, is_float, require_fraction, require_image_type
 from grain_datarax.pages.modality import ModalityOperator, ModalityOperatorConfig
+from grain_datarax.pages.units import require_finite
 from grain_datarax.random.poisson import poisson_levels
 
 _LARGEST = float(np.finfo(np.float32).max)

@@ -9,8 +9,9 @@ import numpy as np
 
 from grain_datarax.effects.patch_dropout import drop_patches, patch_positions, why_no_room
 from grain_datarax.effects.settings import Integer, Number, Size
-from grain_datarax.images import Scale, own_scale, require_finite, require_fraction, warn_of_layout
+from grain_datarax.images import Scale, own_scale, require_fraction, warn_of_layout
 from grain_datarax.pages.modality import ModalityOperator, ModalityOperatorConfig
+from grain_datarax.pages.units import require_finite
 
 
 @dataclasses.dataclass(frozen=True)

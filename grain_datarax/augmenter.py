@@ -1,0 +1,110 @@
+"""seeded batch -> augmented batch: what is asked of it on the host, and the fields that are written put into it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from grain_datarax import workers
+from grain_datarax.chain import Chain
+from grain_datarax.compiled import CompiledChain, Launcher, RowCounts
+from grain_datarax.effects.effect import Effect
+from grain_datarax.fields import field_names, set_fields
+from grain_datarax.pages.launch import CompiledOperators
+from grain_datarax.pages.modality import ModalityOperator
+from grain_datarax.seeding import RECORD_DRAWS, RECORD_SEED, require_mapping
+
+Operators: TypeAlias = Chain | ModalityOperator | Sequence[ModalityOperator]
+
+
+def launcher_of(operators: Operators) -> Launcher:
+    """What runs a chain, one operator or several; raises `TypeError` for anything else, and `ValueError` for none."""
+    if isinstance(operators, Chain):
+        return CompiledChain(operators)
+    links = tuple(operators) if isinstance(operators, Sequence) else (operators,)
+    for link in links:
+        if isinstance(link, Effect):
+            raise TypeError(f"`operators` must be operators or a Chain: got {link!r:.80}. Pass Chain([...], seed=0).")
+        if not isinstance(link, ModalityOperator):
+            raise TypeError(
+                f"`operators` must be operators: got {link!r:.80}. Pass a Chain, or one ModalityOperator or a list."
+            )
+    if not links:
+        raise ValueError(f"`operators` must hold at least one operator: got {operators!r}. Pass one or a list.")
+    return CompiledOperators(links)
+
+
+class Augmenter:
+    """What the transforms, `DeviceLoader` and `augment` share.
+
+    Args:
+      operators: A `Chain`; or one operator, or a list of them.
+      keep_seed: Keep `record_seed` in the batch, and beside it who has drawn from it.
+      donate: Overwrite the buffers of `jax.Array`s in the batch where that saves memory.
+
+    Attributes:
+      launcher: What runs them.
+    """
+
+    def __init__(self, operators: Operators, *, keep_seed: bool = False, donate: bool = False) -> None:
+        self.launcher: Launcher = launcher_of(operators)
+        self._keep_seed = keep_seed
+        self._donate = donate
+
+    def __call__(self, batch: Mapping[str, Any], counted: int | None = None) -> dict[str, Any]:
+        """The augmented batch; the rows from `counted` on are padding, augmented like the others but not counted."""
+        written = workers.run(
+            lambda: self.launcher(batch, self._checked_seeds(batch), donate=self._donate, counted=counted)
+        )
+        return self._with_fields(batch, written)
+
+    def pure(self, batch: Mapping[str, Any], *, counts: bool) -> tuple[dict[str, Any], RowCounts]:
+        """The augmented batch, and what is to be counted, if that is asked for; nothing is."""
+        written, by_record = self.launcher.pure(batch, self._checked_seeds(batch), counts=counts)
+        return self._with_fields(batch, written), by_record
+
+    def check(self, element: Mapping[str, Any]) -> None:
+        """Raises unless a batch or a record can be treated as far as is seen on the host.
+
+        It looks once at the values of each field and dtype, and not at those of JAX arrays.
+        """
+        self.launcher.check_values(element)
+        drawn = element.get(RECORD_DRAWS)
+        if drawn and (again := [mark for mark in self.launcher.draw_marks if mark in drawn]):
+            raise ValueError(
+                f"`name` must not be that of an effect that drew from the same seeds before: got"
+                f" {[mark.rpartition('@')[0] for mark in again]}. It would draw the same again: name the effects of"
+                " each stage, or give the stages different seeds."
+            )
+
+    def _checked_seeds(self, batch: Mapping[str, Any]) -> Any:
+        require_mapping(batch)
+        if self.launcher.seeded and RECORD_SEED not in batch:
+            raise KeyError(
+                f"`{RECORD_SEED}` must be in the batch: got the fields {field_names(batch)}. Add"
+                " grain_datarax.SeedRecords() before Batch; where it is there already, augment once, or pass"
+                " keep_seed=True to what comes first."
+            )
+        self.check(batch)
+        return batch.get(RECORD_SEED)
+
+    def _with_fields(self, batch: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+        """The batch with the fields that were written, and with its seeds or without."""
+        seeds, drawn = batch.get(RECORD_SEED), None
+        if self._keep_seed and seeds is not None:
+            drawn = jnp.ones_like(seeds[:, 0], bool) if isinstance(seeds, jax.Array) else np.ones(len(seeds), bool)
+        return self.with_draws(set_fields(batch, written), drawn, keep_seed=self._keep_seed)
+
+    def with_draws(self, element: dict[str, Any], drawn: Any, *, keep_seed: bool) -> dict[str, Any]:
+        """Adds to a seed that is kept who has drawn from it, or drops both.
+
+        It is noted as names of fields, each with the value `drawn`, since values are not known under jit.
+        """
+        if not keep_seed:
+            return {name: field for name, field in element.items() if name not in (RECORD_SEED, RECORD_DRAWS)}
+        if not self.launcher.seeded or RECORD_SEED not in element:
+            return element
+        marks = {**element.get(RECORD_DRAWS, {}), **dict.fromkeys(self.launcher.draw_marks, drawn)}
+        return {**element, RECORD_DRAWS: marks}
