@@ -142,11 +142,18 @@ class Augmentation:
 
 def _draw(effect: Effect, key: jax.Array, shape: tuple[int, int, int], frames: tuple[int, ...]) -> Any:
     """What one record draws for images `(H, W, C)`; with frames apart, by frame."""
-    draw: Callable[[jax.Array], Any] = jax.vmap(lambda key: same_each_time("draw", lambda: effect.draw(key, shape)))
+
+    def draw(key: jax.Array) -> Any:
+        return same_each_time("draw", lambda: effect.draw(key, shape))
+
     if frames and not effect.same_on_frame:
-        return draw(jax.random.split(key, frames[0]))
+        return jax.vmap(draw)(jax.random.split(key, frames[0]))
+
     # The axis of one keeps XLA's CPU fusion from hashing in its loops over channels, which are not vectorised.
-    return jax.tree.map(lambda rows: rows[0], draw(key[None]))
+    def along_an_axis_of_one(key: jax.Array) -> Any:
+        return jax.tree.map(lambda rows: rows[0], jax.vmap(draw)(key[None]))
+
+    return jax.lax.platform_dependent(key, cpu=along_an_axis_of_one, default=draw)
 
 
 def _by_frame(effect: Effect, treat: Callable[..., jax.Array], field: jax.Array, drawn: Any) -> jax.Array:

@@ -12,8 +12,10 @@ from helpers import noise, patch_dropout
 from scipy import stats
 
 import grain_datarax as gdx
+from grain_datarax.augmenter import Augmenter
 from grain_datarax.effects.salt_pepper_noise import impulse_mask
-from grain_datarax.images import Scale, level_bounds, scale_of
+from grain_datarax.images import Scale, scale_of
+from grain_datarax.pages.units import level_bounds
 from grain_datarax.random.bits import STREAM
 
 CT = (-1024, 3071)  # computed tomography in Hounsfield units
@@ -188,10 +190,10 @@ def test_counting_is_right_for_padding_skipped_records_and_several_images():
     links = chain(gdx.GaussianNoise(p=0.5), gdx.GaussianNoise(name="second"), image=["left", "right"])
     batch = {"left": images_of(2.0), "right": images_of(0.5), "record_seed": seeds(64)}
     batch["right"][:, 0] = -1.0
-    augment = gdx.AugmentBatch(links)
+    augment = Augmenter(links)
     device = jax.tree.map(jnp.asarray, batch)
     with pytest.warns(UserWarning, match="values outside so far"):
-        counts = augment.augment(device, counted=50) and augment.counts()
+        counts = augment(device, counted=50) and augment.launcher.counts()
     applied = np.asarray(gdx.augment(links, device, counts=True)[1]["GaussianNoise"]["applied"])[:50]
     each = 4 * 4 * 3 + 4 * 3
     assert counts["GaussianNoise"] == {

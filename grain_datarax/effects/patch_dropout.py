@@ -5,6 +5,7 @@ WACV 2023), and its patches stay inside the image (unlike cutout, DeVries & Tayl
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -115,25 +116,47 @@ def drop_patches(image: jax.Array, positions: jax.Array, *, patch_size: tuple[in
     """
     filled = jnp.asarray(value, image.dtype)
     height, width = image.shape[:2]
+
+    def select(image: jax.Array, positions: jax.Array) -> jax.Array:
+        covered = covered_by_patches(positions, (height, width), patch_size)
+        return jnp.where(covered.reshape(covered.shape + (1,) * (image.ndim - 2)), filled, image)
+
     # Where one device has a part of the image alone, JAX can't tell how a scatter's result is spread.
     whole = not any(jax.typeof(image).sharding.spec) if isinstance(image, jax.Array) else True
-    if whole and _is_cheaper_to_scatter(len(positions), patch_size, (height, width)):
-        return _scatter(image, positions, patch_size, filled)
-    covered = covered_by_patches(positions, (height, width), patch_size)
-    return jnp.where(covered.reshape(covered.shape + (1,) * (image.ndim - 2)), filled, image)
+    if not whole or not _is_cheaper_to_scatter(len(positions), patch_size, (height, width)):
+        return select(image, positions)
+    scatter = functools.partial(_scatter, patch_size=patch_size, value=filled)
+    # Not on TPU, where XLA takes up to 105 seconds to compile it, and 43 times the memory of the batch.
+    dropped: jax.Array = jax.lax.platform_dependent(image, positions, tpu=select, default=scatter)
+    return dropped
 
 
 def covered_by_patches(positions: jax.Array, size: tuple[int, int], patch_size: tuple[int, int]) -> jax.Array:
     """Which pixels of an image of this height and width lie in a patch: `bool (H, W)`."""
-    if _is_cheaper_to_scatter(len(positions), patch_size, size):
-        return _scatter(jnp.zeros(size, bool), positions, patch_size, jnp.asarray(True))
+    default = _scattered if _is_cheaper_to_scatter(len(positions), patch_size, size) else _compared
+    tpu = _compared if len(positions) <= 256 else _counted  # by what `python -m benchmarks.lowered` shows of both
+    default, tpu = (functools.partial(cover, size=size, patch_size=patch_size) for cover in (default, tpu))
+    covered: jax.Array = jax.lax.platform_dependent(positions, tpu=tpu, default=default)
+    return covered
+
+
+def _scattered(positions: jax.Array, *, size: tuple[int, int], patch_size: tuple[int, int]) -> jax.Array:
+    return _scatter(jnp.zeros(size, bool), positions, patch_size=patch_size, value=jnp.asarray(True))
+
+
+def _compared(positions: jax.Array, *, size: tuple[int, int], patch_size: tuple[int, int]) -> jax.Array:
     # A bit for each of 32 patches: a pixel is covered where its row and its column have one in common.
-    in_rows = _membership(positions[:, 0], patch_size[0], size[0])
-    in_columns = _membership(positions[:, 1], patch_size[1], size[1])
+    in_rows, in_columns = (_words(inside) for inside in _inside(positions, size, patch_size))
     common = jnp.zeros(size, jnp.uint32)
     for rows, columns in zip(in_rows, in_columns, strict=True):
         common = common | (rows[:, None] & columns[None, :])
     return common != 0
+
+
+def _counted(positions: jax.Array, *, size: tuple[int, int], patch_size: tuple[int, int]) -> jax.Array:
+    # How many patches cover a pixel is a product of matrices, which TPUs are made for; bfloat16 holds 0 and 1.
+    in_rows, in_columns = (inside.astype(jnp.bfloat16) for inside in _inside(positions, size, patch_size))
+    return jnp.matmul(in_rows.T, in_columns, preferred_element_type=jnp.float32) > 0
 
 
 def _is_cheaper_to_scatter(count: int, patch_size: tuple[int, int], size: tuple[int, int]) -> bool:
@@ -144,18 +167,25 @@ def _is_cheaper_to_scatter(count: int, patch_size: tuple[int, int], size: tuple[
     return scatter <= size[0] * size[1] * words + 6 * count * (size[0] + size[1])
 
 
-def _scatter(image: jax.Array, positions: jax.Array, patch_size: tuple[int, int], value: jax.Array) -> jax.Array:
+def _scatter(image: jax.Array, positions: jax.Array, *, patch_size: tuple[int, int], value: jax.Array) -> jax.Array:
     # Touches nothing but the patches: in place, where the image's buffer is donated.
     row = positions[:, 0, None, None] + jnp.arange(patch_size[0])[None, :, None]
     column = positions[:, 1, None, None] + jnp.arange(patch_size[1])[None, None, :]
     return image.at[row, column].set(value, mode="drop", wrap_negative_indices=False)
 
 
-def _membership(start: jax.Array, length: int, size: int) -> list[jax.Array]:
-    """In which intervals each position below `size` lies: a bit for each, in one `uint32 (size,)` for every 32."""
-    position = jnp.arange(size)
-    inside = (start[:, None] <= position) & (position < start[:, None] + length)
-    bit = np.left_shift(np.uint32(1), np.arange(len(start), dtype=np.uint32) % 32)
+def _inside(positions: jax.Array, size: tuple[int, int], patch_size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    """Which rows and which columns each patch covers: `bool (num_patches, H)` and `(num_patches, W)`."""
+    rows, columns = (
+        (start <= jnp.arange(length)) & (jnp.arange(length) < start + side)
+        for start, length, side in zip((positions[:, :1], positions[:, 1:]), size, patch_size, strict=True)
+    )
+    return rows, columns
+
+
+def _words(inside: jax.Array) -> list[jax.Array]:
+    """The patches that cover each row, or column: a bit for each, in one `uint32 (size,)` for every 32."""
+    bit = np.left_shift(np.uint32(1), np.arange(len(inside), dtype=np.uint32) % 32)
     bits = jnp.where(inside, bit[:, None], np.uint32(0))
-    words = [bits[first : first + 32] for first in range(0, len(start), 32)]
+    words = [bits[first : first + 32] for first in range(0, len(inside), 32)]
     return [jax.lax.reduce(word, np.uint32(0), jax.lax.bitwise_or, (0,)) for word in words]

@@ -1,7 +1,6 @@
 """Poisson noise: photons are counted."""
 
 import dataclasses
-import math
 from typing import Annotated
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 
 from grain_datarax.effects.effect import PixelEffect
 from grain_datarax.effects.settings import Number
-from grain_datarax.images import Scale, compute_type, own_scale
+from grain_datarax.images import Scale, by_rows, compute_type, own_scale
 from grain_datarax.random.keys import as_stream_key
 from grain_datarax.random.poisson import poisson_levels, poisson_quantile
 from grain_datarax.random.rounding import rounded
@@ -84,15 +83,15 @@ class PoissonNoise(PixelEffect):
 
 def count_photons(image: jax.Array, levels: jax.Array, photons: float, scale: Scale) -> jax.Array:
     """Turns uniform levels into photon counts for this image, and these into image values."""
-    # In rows, behind a barrier: XLA's CPU loops run along the last axis, and channels are too few for its vectors.
-    rows = (image.shape[0], math.prod(image.shape[1:]))
-    light = image.reshape(rows).astype(jnp.float32)
-    if scale.low != 0:
-        light = light - scale.low
-    counts = poisson_quantile(levels.reshape(rows), rounded(jnp.maximum(light, 0) * (photons / scale.width)))
-    values = rounded(counts * (scale.width / photons))
-    if scale.low != 0:
-        values = values + scale.low
-    values = values.astype(compute_type(image.dtype))
-    behind: jax.Array = jax.lax.optimization_barrier(scale.to_image(values, image.dtype))
-    return behind.reshape(image.shape)
+
+    def count(image: jax.Array, levels: jax.Array) -> jax.Array:
+        light = image.astype(jnp.float32)
+        if scale.low != 0:
+            light = light - scale.low
+        counts = poisson_quantile(levels, rounded(jnp.maximum(light, 0) * (photons / scale.width)))
+        values = rounded(counts * (scale.width / photons))
+        if scale.low != 0:
+            values = values + scale.low
+        return scale.to_image(values.astype(compute_type(image.dtype)), image.dtype)
+
+    return by_rows(count, image, levels)

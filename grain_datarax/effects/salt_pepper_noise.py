@@ -9,6 +9,7 @@ import numpy as np
 from grain_datarax.effects.effect import PixelEffect
 from grain_datarax.effects.settings import Fraction, Probability
 from grain_datarax.images import Scale, own_scale, require_fraction
+from grain_datarax.random.bits import treated_bits
 from grain_datarax.random.keys import as_stream_key
 
 
@@ -95,13 +96,18 @@ def require_exclusive(salt_prob: float, pepper_prob: float) -> None:
 def impulse_mask(key: jax.Array, shape: tuple[int, ...], *, salt_prob: float, pepper_prob: float) -> jax.Array:
     """1 for salt, -1 for pepper, 0 for neither: int8 of this shape."""
     dtype, levels = (np.uint16, 2**16) if _fit_into_16_bits(salt_prob, pepper_prob) else (np.uint32, 2**32)
-    bits = jax.random.bits(key, shape, dtype)
-    mask = jnp.zeros_like(bits, jnp.int8)
-    if salt := round(salt_prob * levels):
-        mask = jnp.where(bits <= dtype(salt - 1), jnp.int8(1), mask)
-    if pepper := min(round(pepper_prob * levels), levels - salt):
-        mask = jnp.where(bits >= dtype(levels - pepper), jnp.int8(-1), mask)
-    return mask
+    salt = round(salt_prob * levels)
+    pepper = min(round(pepper_prob * levels), levels - salt)
+
+    def impulses(bits: jax.Array) -> jax.Array:
+        mask = jnp.zeros_like(bits, jnp.int8)
+        if salt:
+            mask = jnp.where(bits <= dtype(salt - 1), jnp.int8(1), mask)
+        if pepper:
+            mask = jnp.where(bits >= dtype(levels - pepper), jnp.int8(-1), mask)
+        return mask
+
+    return treated_bits(impulses, key, shape, np.dtype(dtype).itemsize * 8)
 
 
 def _fit_into_16_bits(salt_prob: float, pepper_prob: float) -> bool:

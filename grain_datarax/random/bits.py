@@ -19,7 +19,9 @@ second piece, and so on. Its limit is 2**32 hashes: 2**35 elements of 8 bits, 2*
 Source: Salmon et al., SC 2011.
 """
 
+import functools
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -60,6 +62,25 @@ def threefry(key: Any, first: Any, second: Any) -> tuple[Any, Any]:
     return first, second
 
 
+def treated_bits(
+    treat: Callable[[jax.Array], jax.Array], key: jax.Array, shape: tuple[int, ...], bit_width: int
+) -> jax.Array:
+    """`treat(jax.random.bits(key, shape, ...))`, but that the bits need not be kept in memory, which costs more.
+
+    Args:
+      treat: Treats each value for itself; what it makes should be smaller than the bits.
+      key: A key of `STREAM`.
+      shape: The shape.
+      bit_width: 8, 16 or 32.
+    """
+
+    def on_gpu(key: jax.Array) -> jax.Array:
+        # By what `python -m benchmarks.lowered` shows of both.
+        return treat((_by_value if bit_width == 32 else _in_shape)(key, bit_width=bit_width, shape=shape))
+
+    return _drawn(jax.random.key_data(key), bit_width, shape, treat, on_gpu)
+
+
 def uniform_levels(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Uniform levels in the open interval (0, 1), `float32`: odd multiples of 2**-24, symmetric about 1/2."""
     bits = jax.random.bits(key, shape, jnp.uint32) >> np.uint32(9)
@@ -89,7 +110,7 @@ def _seed(seed: jax.Array | int) -> jax.Array:
 
 
 def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    index = _counters(math.prod(shape), shape)
+    index = jax.lax.iota(jnp.uint32, math.prod(shape))
     return jnp.stack(threefry(key, index, jnp.full_like(index, _SPLIT)), axis=-1).reshape(*shape, 2)
 
 
@@ -99,25 +120,70 @@ def _fold_in(key: jax.Array, data: jax.Array | int) -> jax.Array:
 
 
 def _random_bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
-    size, pieces_per_hash, dtype = math.prod(shape), 64 // bit_width, jnp.dtype(f"uint{bit_width}")
-    index = _counters(-(-size // pieces_per_hash), shape)
-    words = threefry(key, index, jnp.full_like(index, bit_width))
-    if bit_width == 64:
-        return jax.lax.bitcast_convert_type(jnp.stack(words, axis=-1), dtype).reshape(shape)
-    pieces = [(word >> np.uint32(shift)).astype(dtype) for word in words for shift in range(0, 32, bit_width)]
-    if size and shape[:1] != () and shape[0] % pieces_per_hash == 0:
-        # The same order, seen as rows: XLA fuses a concatenation with what surrounds it, except along the last axis.
-        pieces = [piece.reshape(shape[0] // pieces_per_hash, -1) for piece in pieces]
-    return jnp.concatenate(pieces).reshape(-1)[:size].reshape(shape)
+    in_shape = functools.partial(_in_shape, bit_width=bit_width, shape=shape)
+    return _drawn(key, bit_width, shape, lambda bits: bits, in_shape)
 
 
-def _counters(count: int, shape: tuple[int, ...]) -> jax.Array:
+def _drawn(
+    key: jax.Array,
+    bit_width: int,
+    shape: tuple[int, ...],
+    treat: Callable[[jax.Array], jax.Array],
+    on_gpu: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+    """The bits, treated; `on_gpu` makes the same of the key where the shape allows it."""
+    count = -(-math.prod(shape) * bit_width // 64)
     if count > _MOST_COUNTERS:
         raise ValueError(
             f"`shape` must need at most 2**32 counters of one key: got {count} for {shape}. Split the key, and draw in"
             " parts."
         )
-    return jax.lax.iota(jnp.uint32, count)
+    in_one_row = functools.partial(_in_one_row, count=count, bit_width=bit_width, shape=shape, treat=treat)
+    if bit_width == 64 or not shape or 0 in shape or shape[0] % (64 // bit_width):
+        return in_one_row(key)
+    drawn: jax.Array = jax.lax.platform_dependent(key, cuda=on_gpu, rocm=on_gpu, default=in_one_row)
+    return drawn
+
+
+def _in_one_row(
+    key: jax.Array, *, count: int, bit_width: int, shape: tuple[int, ...], treat: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    words = _words(key, jax.lax.iota(jnp.uint32, count), bit_width)
+    if bit_width == 64:
+        return treat(jax.lax.bitcast_convert_type(jnp.stack(words, axis=-1), jnp.dtype("uint64")).reshape(shape))
+    pieces, size = [treat(piece) for piece in _pieces(words, bit_width)], math.prod(shape)
+    if size and shape and shape[0] % len(pieces) == 0:
+        # The same order, seen as rows: XLA's CPU compiler fuses a concatenation, except along the last axis.
+        pieces = [piece.reshape(shape[0] // len(pieces), -1) for piece in pieces]
+    return jnp.concatenate(pieces).reshape(-1)[:size].reshape(shape)
+
+
+def _in_shape(key: jax.Array, *, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
+    # XLA's GPU compiler fuses a concatenation with what uses it if nothing is reshaped in between.
+    part = (shape[0] * bit_width // 64, *shape[1:])
+    index = jax.lax.iota(jnp.uint32, math.prod(part)).reshape(part)
+    return jnp.concatenate(_pieces(_words(key, index, bit_width), bit_width))
+
+
+def _by_value(key: jax.Array, *, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
+    # Each value hashes for itself: more to compute than for pieces, and nothing to keep.
+    index = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    count, pieces_per_word = math.prod(shape) * bit_width // 64, 32 // bit_width
+    piece = index // np.uint32(count)
+    first, second = _words(key, index - piece * np.uint32(count), bit_width)
+    word = jnp.where(piece < pieces_per_word, first, second)
+    shift = (piece % np.uint32(pieces_per_word)) * np.uint32(bit_width)
+    return (word >> shift).astype(jnp.dtype(f"uint{bit_width}"))
+
+
+def _words(key: jax.Array, index: jax.Array, bit_width: int) -> tuple[jax.Array, jax.Array]:
+    return threefry(key, index, jnp.full_like(index, bit_width))
+
+
+def _pieces(words: Sequence[jax.Array], bit_width: int) -> list[jax.Array]:
+    """The words, cut up: all first pieces, all second ones, and so on."""
+    shifts, dtype = range(0, 32, bit_width), jnp.dtype(f"uint{bit_width}")
+    return [(word >> np.uint32(shift)).astype(dtype) for word in words for shift in shifts]
 
 
 STREAM = jax_prng.define_prng_impl(

@@ -3,6 +3,7 @@
 Drawing the levels needs no mean, so that they can be drawn before the image is known.
 """
 
+import functools
 import math
 
 import jax
@@ -49,9 +50,16 @@ def poisson_levels(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
       key: A key of `STREAM`.
       shape: The shape.
     """
+
     # Drawn in one row: XLA then keeps the bits, instead of hashing in the quantile's loop, which gets too long for its
     # CPU compiler to vectorise.
-    return uniform_levels(key, (math.prod(shape),)).reshape(shape)
+    def in_one_row(key: jax.Array) -> jax.Array:
+        return uniform_levels(key, (math.prod(shape),)).reshape(shape)
+
+    levels: jax.Array = jax.lax.platform_dependent(
+        key, cpu=in_one_row, default=functools.partial(uniform_levels, shape=shape)
+    )
+    return levels
 
 
 def poisson_quantile(level: jax.Array, mean: jax.Array) -> jax.Array:
