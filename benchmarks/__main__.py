@@ -1,6 +1,6 @@
 """Times every effect against copying the batch, plain `jax.random` and other libraries; prints a table, writes JSON.
 
-    python -m benchmarks [--repeats 9] [--json benchmarks.json] [--against FOLDER]
+    python -m benchmarks [--repeats 9] [--batches 64] [--json benchmarks.json] [--against FOLDER]
 
 With `--against`, the folder of another checkout of this package, it times our rows beside that one's operators instead.
 
@@ -21,9 +21,9 @@ import numpy as np
 from benchmarks import against, batches, effects, peers, timing
 
 
-def measure(repeats: int) -> list[dict]:
+def measure(repeats: int, count: int) -> list[dict]:
     rows = []
-    for shape, dtype in batches.BATCHES:
+    for shape, dtype in batches.batches_of(count):
         batch = batches.make_batch(shape, dtype)
         for name in effects.rows(shape):
             ours, calls = calls_of(effects.augmentation(name), batch)
@@ -31,8 +31,8 @@ def measure(repeats: int) -> list[dict]:
             if scattered := effects.scattered(name):
                 calls |= {how.replace("ours", "scatter"): call for how, call in calls_of(scattered, batch)[1].items()}
             others = peers.calls(name, np.asarray(batch[0]))
-            if name in effects.PLAIN:
-                others["jax.random"] = timing.call(timing.compiled(effects.plain(name), *batch).run, *batch)
+            for sampler, function in effects.samplers(name).items():
+                others[sampler] = timing.call(timing.compiled(function, *batch).run, *batch)
             # Apart: a call that takes gigabytes makes the copies after it slow.
             medians = timing.medians(calls, repeats) | timing.medians(others, repeats)
             row = {"batch": f"{shape} {dtype}", "effect": name, "compile_s": ours.seconds}
@@ -40,6 +40,13 @@ def measure(repeats: int) -> list[dict]:
             rows.append({**row, "ms": milliseconds(medians)})
             print(table_row(rows[-1]), flush=True)
     return rows
+
+
+def bandwidth(count: int, repeats: int) -> float:
+    """Bytes a second that copying a batch reads and writes."""
+    image, _ = batches.make_batch((count, 224, 224, 3), "float32")
+    (seconds,) = timing.medians({"copy": timing.call(batches.copy, image)}, repeats).values()
+    return 2 * image.nbytes / seconds
 
 
 def calls_of(operators: Any, batch: tuple[jax.Array, jax.Array]) -> tuple[timing.Compiled, dict[str, timing.Call]]:
@@ -100,7 +107,7 @@ def compare(folder: str, rounds: int) -> None:
         "| batch | effect | " + " | ".join(batches.WAYS) + " |\n" + "| --- " * (len(batches.WAYS) + 2) + "|", flush=True
     )
     with against.Version(against.THIS) as ours, against.Version(folder) as other:
-        for shape, dtype in batches.BATCHES:
+        for shape, dtype in batches.batches_of():
             for name in effects.rows(shape):
                 forms = {ours: effects.form(name), other: "operators"}  # the other may know no chains
                 description = effects.EFFECTS[name].to_dict()
@@ -117,6 +124,7 @@ def compare(folder: str, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=9, help="how often each call is timed (default: %(default)s)")
+    parser.add_argument("--batches", type=int, default=64, help="of how many large images (default: %(default)s)")
     parser.add_argument("--json", default="benchmarks.json", help="the file to write (default: %(default)s)")
     parser.add_argument("--against", help="the folder of another checkout of this package, to be compared with")
     arguments = parser.parse_args()
@@ -130,8 +138,9 @@ def main() -> None:
         "python": platform.python_version(),
         **peers.versions(),
     }
-    print(", ".join(f"{name} {value}" for name, value in environment.items()), HEADER, sep="\n\n", flush=True)
-    rows = measure(arguments.repeats)
+    print(", ".join(f"{name} {value}" for name, value in environment.items()))
+    print(f"Copying: {bandwidth(arguments.batches, arguments.repeats) / 1e9:.1f} GB/s", HEADER, sep="\n\n", flush=True)
+    rows = measure(arguments.repeats, arguments.batches)
     add_chain_of_apart(rows)
     growth = measure_growth(arguments.repeats)
     for name, times in growth.items():

@@ -11,7 +11,10 @@ from flax import nnx
 import grain_datarax as gdx
 from benchmarks import timing
 
-BATCHES = [((64, 224, 224, 3), "float32"), ((64, 224, 224, 3), "uint8"), ((256, 32, 32, 3), "float32")]
+
+def batches_of(count: int = 64) -> list[tuple[tuple[int, ...], str]]:
+    """The shapes and dtypes that are timed: of so many large images, and of 256 small ones."""
+    return [((count, 224, 224, 3), "float32"), ((count, 224, 224, 3), "uint8"), ((256, 32, 32, 3), "float32")]
 
 
 def make_batch(shape: tuple[int, ...], dtype: str) -> tuple[jax.Array, jax.Array]:

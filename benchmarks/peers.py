@@ -1,7 +1,9 @@
 """The same effects in other libraries, on the same images; those that are not installed are left out."""
 
+import concurrent.futures
 import importlib.metadata
 import importlib.util
+import os
 from collections.abc import Callable
 
 import jax
@@ -23,8 +25,17 @@ def calls(effect: str, images: np.ndarray) -> dict[str, Call]:
         run = make(effect, images) if _installed(name) else None
         if run is not None:
             found[name] = lambda run=run: run
+    if "albumentations" in found:
+        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        found[f"albumentations, {count} threads"] = _threaded(_albumentations(effect), images, count)
     run = _numpy(effect, images)
     return found if run is None else {"numpy": lambda: run, **found}
+
+
+def _threaded(transform: Callable, images: np.ndarray, count: int) -> Call:
+    """An image at a time, in as many threads as JAX uses."""
+    pool = concurrent.futures.ThreadPoolExecutor(count)
+    return lambda: lambda: list(pool.map(transform, images))
 
 
 def _installed(name: str) -> bool:
@@ -46,7 +57,7 @@ def _numpy(effect: str, images: np.ndarray) -> Callable | None:
 _PATCHES = {"patches 4 x 8x8": (4, 8), "patches 8 x 32x32": (8, 32)}
 
 
-def _albumentations(effect: str, images: np.ndarray) -> Callable | None:
+def _albumentations(effect: str) -> Callable | None:
     import albumentations
 
     if effect in _PATCHES:
@@ -56,14 +67,32 @@ def _albumentations(effect: str, images: np.ndarray) -> Callable | None:
         )
     elif effect == "gaussian":
         transform = albumentations.GaussNoise(std_range=(NOISE_STD, NOISE_STD), p=1)
-    elif effect == "salt_pepper":
-        total = SALT_PROB + PEPPER_PROB
+    elif effect in ("salt_pepper", "salt_pepper, 0.02"):
+        total = SALT_PROB + PEPPER_PROB if effect == "salt_pepper" else 0.04
         transform = albumentations.SaltAndPepper(amount=(total, total), salt_vs_pepper=(0.5, 0.5), p=1)
     elif effect == "poisson":
         transform = albumentations.ShotNoise(scale_range=(1 / PHOTONS, 1 / PHOTONS), p=1)
     else:
         return None
-    return lambda: [transform(image=image)["image"] for image in images]
+    return lambda image: transform(image=image)["image"]
+
+
+def _torchvision(effect: str, images: np.ndarray) -> Callable | None:
+    import torch
+    from torchvision.transforms import v2
+
+    if effect == "gaussian" and images.dtype == np.float32:
+        transform = v2.GaussianNoise(sigma=NOISE_STD)  # of uint8 images it takes no noise
+    elif effect in _PATCHES:
+        count, size = _PATCHES[effect]
+        area = size * size / (images.shape[1] * images.shape[2])
+        transform = v2.Compose([v2.RandomErasing(p=1, scale=(area, area), ratio=(1, 1)) for _ in range(count)])
+    else:
+        return None
+    tensor = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    if effect == "gaussian":
+        return lambda: transform(tensor)
+    return lambda: [transform(image) for image in tensor]  # else all images lose the same patches
 
 
 def _kornia(effect: str, images: np.ndarray) -> Callable | None:
@@ -115,4 +144,14 @@ def _datarax(effect: str, images: np.ndarray) -> Callable | None:
     return lambda: run(operator, images)
 
 
-_PEERS = {"albumentations": _albumentations, "kornia": _kornia, "datarax": _datarax}
+def _one_by_one(effect: str, images: np.ndarray) -> Callable | None:
+    transform = _albumentations(effect)
+    return None if transform is None else lambda: [transform(image) for image in images]
+
+
+_PEERS = {
+    "albumentations": _one_by_one,
+    "kornia": _kornia,
+    "torchvision": _torchvision,
+    "datarax": _datarax,
+}

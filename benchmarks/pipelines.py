@@ -1,6 +1,6 @@
 """Times whole pipelines: images per second, what overlaps, and what the loader itself takes.
 
-    python -m benchmarks.pipelines [throughput] [overlap] [overhead] [memory]
+    python -m benchmarks.pipelines [throughput] [apart] [overlap] [overhead] [memory]
 
 Without arguments all of it. Albumentations joins where it is installed: pip install '.[bench]'.
 """
@@ -30,6 +30,7 @@ from grain_datarax import (
     GaussianNoise,
     PatchDropout,
     PoissonNoise,
+    SaltPepperNoise,
     SeedRecords,
     augment,
 )
@@ -38,8 +39,14 @@ from grain_datarax.placement import RowSharding
 
 BATCH = 64
 SHAPE = (BATCH, 224, 224, 3)
-NOISE = (GaussianNoise(std=0.05), PoissonNoise(photons=30.0))
-CHAIN = Chain([PatchDropout(num_patches=4, patch_size=(32, 32)), *NOISE], seed=0)
+EFFECTS = {
+    "patches": PatchDropout(num_patches=4, patch_size=(32, 32)),
+    "gaussian": GaussianNoise(std=0.05),
+    "salt_pepper": SaltPepperNoise(salt_prob=0.02, pepper_prob=0.02),
+    "poisson": PoissonNoise(photons=30.0),
+}
+TOGETHER = ("patches", "gaussian", "poisson")
+CHAIN = Chain([EFFECTS[name] for name in TOGETHER], seed=0)
 
 
 def loader(stages: list, *, workers: int = 2) -> grain.DataLoader:
@@ -80,7 +87,9 @@ def throughput() -> None:
         "DeviceLoader": lambda: iter(DeviceLoader(loader([SeedRecords(), batch]), CHAIN)),
     }
     if importlib.util.find_spec("albumentations"):
-        pipelines["albumentations, per record in workers"] = lambda: on_device(iter(loader([Albumentations(), batch])))
+        pipelines["albumentations, per record in workers"] = lambda: on_device(
+            iter(loader([Albumentations(*TOGETHER), batch]))
+        )
     speeds = {}
     for name, start in pipelines.items():
         batches = start()
@@ -94,6 +103,22 @@ def throughput() -> None:
     host = {"image": np.stack([image] * BATCH), "record_seed": np.zeros((BATCH, 2), np.uint32)}
     alone = timing.medians({"augment": timing.call(lambda: by_batch.map(host)["image"])}, 15)["augment"]
     print(f"The augmentation alone: {BATCH / alone:.0f}")
+
+
+def apart() -> None:
+    """Each effect alone, beside albumentations in the workers where it is installed."""
+    print(f"\nImages per second, 224 x 224 x 3 uint8, batches of {BATCH}, 2 workers, one effect\n")
+    batch = grain.transforms.Batch(BATCH, drop_remainder=True)
+    for name, effect in EFFECTS.items():
+        chain = Chain([effect], seed=0)
+        speeds = {"DeviceLoader": images_per_second(iter(DeviceLoader(loader([SeedRecords(), batch]), chain)), 10)}
+        gc.collect()
+        if importlib.util.find_spec("albumentations"):
+            batches = on_device(iter(loader([Albumentations(name), batch])))
+            speeds["albumentations"] = images_per_second(batches, 10)
+            del batches
+            gc.collect()
+        print(f"{name}: " + ", ".join(f"{who} {speed:.0f}" for who, speed in speeds.items()), flush=True)
 
 
 class Waits(grain.transforms.Map):
@@ -164,7 +189,7 @@ def overhead(repeats: int = 60) -> None:
     for name, shape, effects in [
         (f"{SHAPE} float32, patch dropout", SHAPE, CHAIN.effects[:1]),
         ("(64, 8, 8, 3) float32, patch dropout", (BATCH, 8, 8, 3), [small]),
-        ("(64, 8, 8, 3) float32, chain of three", (BATCH, 8, 8, 3), [small, *NOISE]),
+        ("(64, 8, 8, 3) float32, chain of three", (BATCH, 8, 8, 3), [small, EFFECTS["gaussian"], EFFECTS["poisson"]]),
     ]:
         chain = Chain(effects, seed=0)
         medians = timing.medians(overhead_calls(generator.random(shape, np.float32), chain, repeats), repeats)
@@ -212,7 +237,7 @@ def memory(batches: int = 5000) -> None:
 
 def main() -> None:
     flags.FLAGS.mark_as_parsed()  # Grain reads an absl flag before it starts workers
-    parts = {part.__name__: part for part in (throughput, overlap, overhead, memory)}
+    parts = {part.__name__: part for part in (throughput, apart, overlap, overhead, memory)}
     for name in sys.argv[1:] or parts:
         parts[name]()
 

@@ -38,9 +38,10 @@ class NumPy(grain.transforms.RandomMap):
 
 
 class Albumentations(grain.transforms.RandomMap):
-    """The same in albumentations; it draws from generators of its own, seeded for each record."""
+    """These effects in albumentations; it draws from generators of its own, seeded for each record."""
 
-    def __init__(self) -> None:
+    def __init__(self, *effects: str) -> None:
+        self._effects = effects
         self._transform = None
 
     def random_map(self, element: dict, rng: np.random.Generator) -> dict:
@@ -53,12 +54,12 @@ class Albumentations(grain.transforms.RandomMap):
         import albumentations
 
         size = (32, 32)
-        return albumentations.Compose(
-            [
-                albumentations.CoarseDropout(
-                    num_holes_range=(4, 4), hole_height_range=size, hole_width_range=size, p=1
-                ),
-                albumentations.GaussNoise(std_range=(0.05, 0.05), p=1),
-                albumentations.ShotNoise(scale_range=(1 / 30, 1 / 30), p=1),
-            ]
-        )
+        transforms = {
+            "patches": albumentations.CoarseDropout(
+                num_holes_range=(4, 4), hole_height_range=size, hole_width_range=size, p=1
+            ),
+            "gaussian": albumentations.GaussNoise(std_range=(0.05, 0.05), p=1),
+            "salt_pepper": albumentations.SaltAndPepper(amount=(0.04, 0.04), salt_vs_pepper=(0.5, 0.5), p=1),
+            "poisson": albumentations.ShotNoise(scale_range=(1 / 30, 1 / 30), p=1),
+        }
+        return albumentations.Compose([transforms[effect] for effect in self._effects])
