@@ -78,7 +78,6 @@ def _albumentations(effect: str) -> Callable | None:
 
 
 def _torchvision(effect: str, images: np.ndarray) -> Callable | None:
-    import torch
     from torchvision.transforms import v2
 
     if effect == "gaussian" and images.dtype == np.float32:
@@ -89,10 +88,9 @@ def _torchvision(effect: str, images: np.ndarray) -> Callable | None:
         transform = v2.Compose([v2.RandomErasing(p=1, scale=(area, area), ratio=(1, 1)) for _ in range(count)])
     else:
         return None
-    tensor = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     if effect == "gaussian":
-        return lambda: transform(tensor)
-    return lambda: [transform(image) for image in tensor]  # else all images lose the same patches
+        return _on_torch(transform, images)
+    return _on_torch(lambda tensor: [transform(image) for image in tensor], images)  # else all lose the same patches
 
 
 def _kornia(effect: str, images: np.ndarray) -> Callable | None:
@@ -112,8 +110,23 @@ def _kornia(effect: str, images: np.ndarray) -> Callable | None:
         transform = torch.nn.Sequential(*erasing)
     else:
         return None
-    tensor = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    return lambda: transform(tensor)
+    return _on_torch(transform, images)
+
+
+def _on_torch(transform: Callable, images: np.ndarray) -> Callable:
+    """Runs on the GPU where PyTorch finds one, and waits for it."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    tensor = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to("cuda" if cuda else "cpu")
+
+    def run() -> object:
+        result = transform(tensor)
+        if cuda:
+            torch.cuda.synchronize()
+        return result
+
+    return run
 
 
 def _datarax(effect: str, images: np.ndarray) -> Callable | None:

@@ -66,6 +66,14 @@ def test_patches_are_scattered_on_cpu_and_gpu_and_selected_on_tpu(count):
     assert has_scatter == {"cpu": True, "cuda": True, "tpu": False}
 
 
+def test_a_program_exported_for_all_platforms_gives_the_same_pixels():
+    chain = gdx.Chain(EFFECTS, seed=0)
+    images, seeds = np.full((4, 64, 48, 3), 0.5, np.float32), np.arange(8, dtype=np.uint32).reshape(4, 2)
+    augment = jax.jit(lambda images, seeds: gdx.augment(chain, {"image": images, "record_seed": seeds})["image"])
+    exported = jax.export.export(augment, platforms=("cpu", "cuda", "rocm", "tpu"))(images, seeds)
+    np.testing.assert_array_equal(exported.call(images, seeds), augment(images, seeds))
+
+
 @pytest.mark.parametrize("effect", EFFECTS, ids=lambda effect: type(effect).__name__)
 def test_a_compiled_program_chooses_nothing_while_it_runs(effect):
     images, keys = jnp.zeros((4, 64, 48, 3)), jnp.zeros((4, 2), jnp.uint32)
