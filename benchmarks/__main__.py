@@ -4,8 +4,9 @@
 
 With `--against`, the folder of another checkout of this package, it times our rows beside that one's operators instead.
 
-Times are medians, taken in turns within one run. On a busy machine they mean little; their ratios mean more. Plain
-`jax.random.poisson` alone takes minutes. Other libraries join where they are installed: pip install '.[bench]'.
+Times are medians, taken in turns within one run. On a busy machine they mean little; their ratios mean more. Before
+JAX 0.12 plain `jax.random.poisson` alone takes minutes. Other libraries join where they are installed: pip install
+'.[bench]'.
 """
 
 import argparse

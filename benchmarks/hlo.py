@@ -65,7 +65,7 @@ def _kernels(
     for each in instructions:
         if each.opcode in _NAMES_ONLY or each.opcode.endswith(("-done", "-update")):
             continue
-        if each.opcode in ("while", "call", "conditional") and each.calls:
+        if each.opcode in ("while", "call") and each.calls:
             trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', each.line)
             yield from _kernels(everything, everything[each.calls], times * int(trips[1] if trips else 1))
             continue
@@ -80,7 +80,7 @@ def _kernels(
 def _moved_by_fusion(body: list[Instruction]) -> int:
     """What a fusion reads of its parameters, and writes: what is updated in place is neither read nor written whole."""
     by_name = {each.name: each for each in body}
-    updated = {each.operands[0]: each for each in body if each.opcode in ("scatter", "dynamic-update-slice")}
+    updated = {each.operands[0] for each in body if each.opcode in ("scatter", "dynamic-update-slice")}
     moved = 0
     for parameter in (each for each in body if each.opcode == "parameter"):
         names = {parameter.name} | {
@@ -89,7 +89,7 @@ def _moved_by_fusion(body: list[Instruction]) -> int:
         users = [each for each in body if names & set(each.operands) and each.opcode != "bitcast"]
         if users and all(user.opcode in _SLICES and user.operands[0] in names for user in users):
             moved += min(parameter.size, sum(user.size for user in users))
-        elif not names & updated.keys() or len(users) > 1:
+        elif not names & updated or len(users) > 1:
             moved += parameter.size
     root = body[-1]
     written = [by_name[name] for name in root.operands] if root.opcode == "tuple" else [root]

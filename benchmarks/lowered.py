@@ -16,7 +16,6 @@ than a tenth.
 """
 
 import argparse
-import collections
 import functools
 import importlib.util
 import json
@@ -52,14 +51,14 @@ _TPU_CLOCK = {"v5e": 1.5e9, "v6e": 1.75e9}
 
 
 @functools.cache
-def device(target: str, config: str | None) -> Any:
+def device(target: str, config: str) -> Any:
     """A device to compile for."""
     if target == "h100":
         return topologies.get_topology_desc(platform="cuda", target_config=config, topology="1x1x1").devices[0]
     return topologies.get_topology_desc(platform="tpu", topology_name=f"{target}:2x2").devices[0]
 
 
-def modelled(target: str, config: str | None, dtype: str, function: Callable, *, donate: bool) -> dict[str, Any]:
+def modelled(target: str, config: str, dtype: str, function: Callable, *, donate: bool) -> dict[str, Any]:
     """What a compiled function of images and seeds would take."""
     sharding = SingleDeviceSharding(device(target, config))
     image = jax.ShapeDtypeStruct(SHAPE, dtype, sharding=sharding)
@@ -77,9 +76,8 @@ def modelled(target: str, config: str | None, dtype: str, function: Callable, *,
 
 
 def _of_tpu(program: Any, target: str) -> dict[str, Any]:
-    cycles = [
-        int(found) for found in re.findall(r'"estimated_cycles":"(\d+)"', program.as_text().partition("\nENTRY")[2])
-    ]
+    entry = program.as_text().partition("\nENTRY")[2]
+    cycles = [int(found) for found in re.findall(r'"estimated_cycles":"(\d+)"', entry)]
     return {
         "kernels": len(cycles),
         "bytes": program.cost_analysis()["bytes accessed"],
@@ -89,10 +87,8 @@ def _of_tpu(program: Any, target: str) -> dict[str, Any]:
 
 def _of_gpu(text: str, folder: pathlib.Path) -> dict[str, Any]:
     launches = _launches(folder)
-    kernels_ptx = [
-        path for path in folder.glob("*.ptx") if ".version" in path.read_text()
-    ]  # JAX 0.10 adds an empty one
-    instructions = {name: count for path in kernels_ptx for name, count in _disassembled(path).items()}
+    assembly = [path for path in folder.glob("*.ptx") if ".version" in path.read_text()]  # JAX 0.10 adds an empty one
+    instructions = {name: counts for path in assembly for name, counts in _disassembled(path).items()}
     moved, microseconds = 0, 0.0
     kernels = list(hlo.kernels(text))
     for name, size in kernels:
@@ -107,7 +103,7 @@ def _of_gpu(text: str, folder: pathlib.Path) -> dict[str, Any]:
 
 def _launches(folder: pathlib.Path) -> dict[str, int]:
     """How many threads run each kernel."""
-    found = collections.defaultdict(int)
+    found = {}
     for path in folder.glob("*thunk_sequence.txt"):
         for line in path.read_text().splitlines():
             if launch := re.search(r"([\w.-]+) grid: \[([\d, ]+)\] threads: \[([\d, ]+)\]", line):
@@ -147,7 +143,7 @@ def _copy(image: jax.Array, seeds: jax.Array) -> jax.Array:
     return image + jnp.ones((), image.dtype)  # which moves the same bytes; a plain copy is no kernel everywhere
 
 
-def measure(targets: Sequence[str], config: str | None) -> list[dict[str, Any]]:
+def measure(targets: Sequence[str], config: str) -> list[dict[str, Any]]:
     rows = []
     for target in targets:
         for dtype in DTYPES:

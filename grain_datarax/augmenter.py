@@ -95,14 +95,14 @@ class Augmenter:
         seeds, drawn = batch.get(RECORD_SEED), None
         if self._keep_seed and seeds is not None:
             drawn = jnp.ones_like(seeds[:, 0], bool) if isinstance(seeds, jax.Array) else np.ones(len(seeds), bool)
-        return self.with_draws(set_fields(batch, written), drawn, keep_seed=self._keep_seed)
+        return self.with_draws(set_fields(batch, written), drawn)
 
-    def with_draws(self, element: dict[str, Any], drawn: Any, *, keep_seed: bool) -> dict[str, Any]:
-        """Adds to a seed that is kept who has drawn from it, or drops both.
+    def with_draws(self, element: dict[str, Any], drawn: Any) -> dict[str, Any]:
+        """Adds who has drawn from it to a seed that is kept, or else drops both.
 
         It is noted as names of fields, each with the value `drawn`, since values are not known under jit.
         """
-        if not keep_seed:
+        if not self._keep_seed:
             return {name: field for name, field in element.items() if name not in (RECORD_SEED, RECORD_DRAWS)}
         if not self.launcher.seeded or RECORD_SEED not in element:
             return element

@@ -107,7 +107,6 @@ class AugmentBatch(_Transform, grain.transforms.Map):
 
     def __init__(self, operators: Operators, *, keep_seed: bool = False, donate: bool = False) -> None:
         self._augmenter = Augmenter(operators, keep_seed=keep_seed, donate=donate)
-        self._keep_seed = keep_seed
 
     def map(self, element: Mapping[str, Any]) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The augmented batch.
@@ -130,7 +129,7 @@ class AugmentBatch(_Transform, grain.transforms.Map):
         spec = self._augmenter.launcher.output_spec(input_spec)
         shape = tuple(spec[RECORD_SEED].shape)[:1] if RECORD_SEED in spec else ()
         drawn = grain.experimental.ShapeDtypeStruct(shape=shape, dtype=np.bool_)
-        return self._augmenter.with_draws(spec, drawn, keep_seed=self._keep_seed)
+        return self._augmenter.with_draws(spec, drawn)
 
 
 class AugmentRecord(_Transform, grain.transforms.RandomMap):
@@ -156,7 +155,7 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
     """
 
     def __init__(self, operators: Operators) -> None:
-        self._augmenter = Augmenter(operators)
+        self._augmenter = Augmenter(operators, keep_seed=True)
 
     def random_map(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, element: Mapping[str, Any], rng: np.random.Generator
@@ -177,7 +176,7 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
         written = workers.run(lambda: self._launch(element, rng))
         # Copied: a view of JAX's memory is read-only, and records are for other transforms to work on.
         augmented = set_fields(element, {path: np.array(field[0]) for path, field in written.items()})
-        return self._augmenter.with_draws(augmented, np.array(True), keep_seed=True)
+        return self._augmenter.with_draws(augmented, np.array(True))
 
     def _launch(self, element: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         launcher, seeds = self._augmenter.launcher, None
@@ -191,7 +190,7 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
     def output_spec(self, input_spec: Mapping[str, Any]) -> dict[str, Any]:
         """The spec of an augmented record, for `grain.experimental.get_element_spec`."""
         drawn = grain.experimental.ShapeDtypeStruct(shape=(), dtype=np.bool_)
-        return self._augmenter.with_draws(self._augmenter.launcher.output_spec(input_spec), drawn, keep_seed=True)
+        return self._augmenter.with_draws(self._augmenter.launcher.output_spec(input_spec), drawn)
 
 
 def _batch_of_one(field: Any) -> Any:
