@@ -83,28 +83,32 @@ def poisson_quantile(level: jax.Array, mean: jax.Array) -> jax.Array:
     Mathematical Software 42, 2016; the polynomials are our own.
     """
     level, mean = jax.lax.stop_gradient((level, mean))  # counts are steps: flat, but for what is infinite at 0
-    left, counted = _by_summation(level, mean)
-    count = jnp.where(left > 0, _by_expansion(level, mean), counted)
-    count = jnp.where(mean < jnp.inf, count, mean)
-    return jnp.where(mean < 0, jnp.nan, count)
+    beyond, counted = _by_summation(level, mean)
+    root = rounded(jnp.sqrt(mean))
+    count = jnp.where(beyond < 0, _by_expansion(level, mean, root), counted)
+    return jnp.where(root < jnp.inf, count, root)  # infinity, or NaN
 
 
 def _by_summation(level: jax.Array, mean: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What is left of the level behind the probabilities of the small counts, and how many of these it exceeds."""
+    """How far the probabilities of the small counts get beyond the level, and how many of these it exceeds."""
     probability = jnp.exp(-mean)
-    # P(N > n) - (1 - level): small where it decides, so that little is lost in rounding.
-    left = (1 - probability) - (1 - level)
-    count = (left > 0).astype(jnp.float32)
+    # (1 - level) - P(N > n): small where it decides, so that little is lost in rounding.
+    beyond = (1 - level) - (1 - probability)
+    count = _sign_bit(beyond)
     for n in range(1, _LEAST_EXPANDED):
         probability = rounded(probability * rounded(mean * np.float32(1 / n)))
-        left = left - probability
-        count = count + (left > 0).astype(jnp.float32)
-    return left, count
+        beyond = beyond + probability
+        count = count + _sign_bit(beyond)
+    return beyond, count.astype(jnp.float32)
 
 
-def _by_expansion(level: jax.Array, mean: jax.Array) -> jax.Array:
+def _sign_bit(value: jax.Array) -> jax.Array:
+    """1 for negative numbers, else 0: `uint32`. Adding it takes a GPU one instruction less than a comparison does."""
+    return jax.lax.bitcast_convert_type(value, jnp.uint32) >> np.uint32(31)
+
+
+def _by_expansion(level: jax.Array, mean: jax.Array, root: jax.Array) -> jax.Array:
     normal = normal_quantile(level)
-    root = rounded(jnp.sqrt(mean))
     s = jnp.minimum(normal / root, _LARGEST_S)
     quadratic = rounded(rounded(normal * normal) * polynomial(_QUADRATIC, s))
     constant = polynomial(_CONSTANT, s) + polynomial(_INVERSE, s) / mean
