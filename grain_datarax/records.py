@@ -105,7 +105,7 @@ class Augmentation:
         result = dict(fields)
         for path, image in images.items():
             scale = chain.scale(image.dtype, path)
-            treat = functools.partial(_image, effect, scale=scale)
+            treat = functools.partial(_image, effect, scale=scale, in_place=self.in_place)
             result[path] = from_hwc(self._channels(effect, image, draws[shapes[path]], treat), chain.axes)
         drawn = draws[shapes[chain.images[0]]]
         for path, fill in {**chain.fills, _COVERED: True}.items():
@@ -164,9 +164,10 @@ def _by_frame(effect: Effect, treat: Callable[..., jax.Array], field: jax.Array,
     return by_frame(field, drawn)
 
 
-def _image(effect: Effect, image: jax.Array, drawn: Any, *, scale: Any) -> jax.Array:
+def _image(effect: Effect, image: jax.Array, drawn: Any, *, scale: Any, in_place: bool) -> jax.Array:
     """One image `(H, W, C)`, treated; raises `TypeError` unless it keeps shape and dtype."""
-    return _kept("image", effect, image, same_each_time("image", lambda: effect.pixels(image, drawn, scale)))
+    treat = effect.pixels_in_place if in_place else effect.pixels
+    return _kept("image", effect, image, same_each_time("image", lambda: treat(image, drawn, scale)))
 
 
 def _mask(effect: Effect, mask: jax.Array, drawn: Any, *, fill: float) -> jax.Array:

@@ -107,6 +107,10 @@ class Effect(abc.ABC):
             )
         return scale.from_fractions(jnp.asarray(treated), image.dtype)
 
+    def pixels_in_place(self, image: jax.Array, drawn: Any, scale: Scale) -> jax.Array:
+        """As `pixels`, with the same result, where the image's memory may be overwritten; by default `pixels`."""
+        return self.pixels(image, drawn, scale)
+
     def mask(self, mask: jax.Array, drawn: Any, ignore: float | None) -> jax.Array:
         """What becomes of a mask `(H, W, C)` of raw values, which are never computed with; unchanged by default.
 

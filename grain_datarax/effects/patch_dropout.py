@@ -87,7 +87,14 @@ class PatchDropout(Occlusion):
         return covered_by_patches(drawn, shape[:2], self.patch_size)
 
     def pixels(self, image: jax.Array, drawn: jax.Array, scale: Scale) -> jax.Array:
-        return drop_patches(image, drawn, patch_size=self.patch_size, value=scale.value(self.fill, image.dtype))
+        return self._drop(image, drawn, scale, in_place=False)
+
+    def pixels_in_place(self, image: jax.Array, drawn: jax.Array, scale: Scale) -> jax.Array:
+        return self._drop(image, drawn, scale, in_place=True)
+
+    def _drop(self, image: jax.Array, drawn: jax.Array, scale: Scale, *, in_place: bool) -> jax.Array:
+        value = scale.value(self.fill, image.dtype)
+        return drop_patches(image, drawn, patch_size=self.patch_size, value=value, in_place=in_place)
 
 
 def why_no_room(patch_size: tuple[int, int], shape: Sequence[int], of_what: str, instead: str = "") -> str | None:
@@ -105,7 +112,9 @@ def patch_positions(
     return uniform_integers(key, (num_patches, 2), room[None])
 
 
-def drop_patches(image: jax.Array, positions: jax.Array, *, patch_size: tuple[int, int], value: float) -> jax.Array:
+def drop_patches(
+    image: jax.Array, positions: jax.Array, *, patch_size: tuple[int, int], value: float, in_place: bool = True
+) -> jax.Array:
     """Fills the patches with these top-left corners; what hangs over the edge is cut off.
 
     Args:
@@ -113,6 +122,7 @@ def drop_patches(image: jax.Array, positions: jax.Array, *, patch_size: tuple[in
       positions: `(num_patches, 2)`, as (y, x).
       patch_size: Height and width in pixels.
       value: The image's own value that fills them.
+      in_place: Whether the image's memory may be overwritten.
     """
     filled = jnp.asarray(value, image.dtype)
     height, width = image.shape[:2]
@@ -126,17 +136,23 @@ def drop_patches(image: jax.Array, positions: jax.Array, *, patch_size: tuple[in
     if not whole or not _is_cheaper_to_scatter(len(positions), patch_size, (height, width)):
         return select(image, positions)
     scatter = functools.partial(_scatter, patch_size=patch_size, value=filled)
-    # Not on TPU, where XLA takes up to 105 seconds to compile it, and 43 times the memory of the batch.
-    dropped: jax.Array = jax.lax.platform_dependent(image, positions, tpu=select, default=scatter)
+    # Not on TPU, where XLA takes up to 105 seconds to compile it, and 43 times the memory of the batch. Else a GPU
+    # copies the image first, where it would select in the kernel that comes next.
+    on_gpu = scatter if in_place else select
+    dropped: jax.Array = jax.lax.platform_dependent(
+        image, positions, tpu=select, cuda=on_gpu, rocm=on_gpu, default=scatter
+    )
     return dropped
 
 
 def covered_by_patches(positions: jax.Array, size: tuple[int, int], patch_size: tuple[int, int]) -> jax.Array:
     """Which pixels of an image of this height and width lie in a patch: `bool (H, W)`."""
     default = _scattered if _is_cheaper_to_scatter(len(positions), patch_size, size) else _compared
-    tpu = _compared if len(positions) <= 256 else _counted  # by what `python -m benchmarks.lowered` shows of both
-    default, tpu = (functools.partial(cover, size=size, patch_size=patch_size) for cover in (default, tpu))
-    covered: jax.Array = jax.lax.platform_dependent(positions, tpu=tpu, default=default)
+    # By what `python -m benchmarks.lowered` shows: a word for 32 patches is computed where it is used.
+    gpu = _compared if len(positions) <= 32 else default
+    tpu = _compared if len(positions) <= 256 else _counted
+    default, gpu, tpu = (functools.partial(way, size=size, patch_size=patch_size) for way in (default, gpu, tpu))
+    covered: jax.Array = jax.lax.platform_dependent(positions, tpu=tpu, cuda=gpu, rocm=gpu, default=default)
     return covered
 
 

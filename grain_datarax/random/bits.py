@@ -162,7 +162,9 @@ def _in_shape(key: jax.Array, *, bit_width: int, shape: tuple[int, ...]) -> jax.
     # XLA's GPU compiler fuses a concatenation with what uses it if nothing is reshaped in between.
     part = (shape[0] * bit_width // 64, *shape[1:])
     index = jax.lax.iota(jnp.uint32, math.prod(part)).reshape(part)
-    return jnp.concatenate(_pieces(_words(key, index, bit_width), bit_width))
+    # Behind a barrier, which keeps it from hashing half way for each piece again.
+    words = jax.lax.optimization_barrier(_words(key, index, bit_width))
+    return jnp.concatenate(_pieces(words, bit_width))
 
 
 def _by_value(key: jax.Array, *, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
