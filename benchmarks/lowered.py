@@ -7,8 +7,8 @@ For each effect on a batch of (256, 224, 224, 3): kernels, bytes moved over the 
 once), scratch memory over the batch, seconds of compiling, and a modelled time over that of copying the batch.
 
 - H100: by kernel, the largest of bytes over bandwidth, and instructions of the disassembled kernel over the lanes that
-  take them; the kernels added up. It knows no launches (about 2 microseconds a kernel) and no stalls, and counts loops
-  once.
+  take them on the longest way through the kernel; the kernels added up. It knows no launches (about 2 microseconds a
+  kernel) and no stalls, and counts loops once.
 - TPU: the cycles that its compiler estimates, and the bytes of its cost analysis.
 
 `--check` compares with a file of `--json`, and fails where kernels, bytes or scratch of an effect have grown by more
@@ -34,7 +34,9 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from benchmarks import batches, effects, hlo
+import grain_datarax as gdx
+from benchmarks import effects, hlo
+from grain_datarax.records import Augmentation
 
 SHAPE = (256, 224, 224, 3)
 DTYPES = ("float32", "uint8")
@@ -120,12 +122,29 @@ def _disassembled(ptx: pathlib.Path) -> dict[str, dict[str, int]]:
     counts: dict[str, dict[str, int]] = {}
     for section in re.split(r"\.section\s+\.text\.", text)[1:]:
         name = re.match(r"[\w.$]+", section)[0]
-        opcodes = re.findall(r"/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?([A-Z][\w.]*)", section)
-        opcodes = [opcode for opcode in opcodes if opcode not in ("NOP", "BRA")]
-        alu = sum(bool(_ALU.match(opcode)) for opcode in opcodes)
-        special = sum(bool(_SPECIAL.match(opcode)) and not _ALU.match(opcode) for opcode in opcodes)
-        counts[name] = {"issue": len(opcodes), "alu": alu, "special": special}
+        counts[name] = dict(zip(_LANES, _longest_way(section), strict=True))
     return counts
+
+
+def _longest_way(assembly: str) -> np.ndarray:
+    """The most instructions of each kind of `_LANES` that one thread can meet, no loop taken twice."""
+    nowhere = np.full(len(_LANES), -np.inf)
+    here, most, arriving = np.zeros(len(_LANES)), np.zeros(len(_LANES)), {}
+    for line in assembly.splitlines():
+        if label := re.match(r"(\.L_\w+):", line):
+            here = np.maximum(here, arriving.get(label[1], nowhere))
+        elif found := re.search(r"/\*[0-9a-f]+\*/\s+(@!?U?P\w+ )?([A-Z][\w.]*)(.*)", line):
+            predicate, opcode, operands = found.groups()
+            if opcode.startswith("BRA"):
+                target = re.search(r"\.L_\w+", operands)[0]
+                arriving[target] = np.maximum(here, arriving.get(target, nowhere))
+            elif opcode != "NOP":
+                alu = bool(_ALU.match(opcode))
+                here = here + (1, alu, bool(_SPECIAL.match(opcode)) and not alu)
+                most = np.maximum(most, here)
+            if opcode.startswith(("BRA", "EXIT", "RET")) and not predicate:
+                here = nowhere
+    return most
 
 
 @functools.cache
@@ -143,6 +162,11 @@ def _copy(image: jax.Array, seeds: jax.Array) -> jax.Array:
     return image + jnp.ones((), image.dtype)  # which moves the same bytes; a plain copy is no kernel everywhere
 
 
+def _augment(chain: gdx.Chain, *, in_place: bool) -> Callable:
+    augmentation = Augmentation(repr(chain), in_place, chain)
+    return lambda image, seeds: augmentation.augment({"image": image}, seeds)[0]["image"]
+
+
 def measure(targets: Sequence[str], config: str) -> list[dict[str, Any]]:
     rows = []
     for target in targets:
@@ -151,7 +175,7 @@ def measure(targets: Sequence[str], config: str) -> list[dict[str, Any]]:
             for name in (*ROWS, *MANY):
                 for donate in (False, True):
                     row = {"target": target, "dtype": dtype, "effect": name, "donated": donate}
-                    function = batches.ours(effects.EFFECTS[name])
+                    function = _augment(effects.EFFECTS[name], in_place=donate)
                     row |= modelled(target, config, dtype, function, donate=donate)
                     rows.append({**row, "copies": row["us"] / copying})
                     print(table_row(rows[-1]), flush=True)

@@ -12,6 +12,7 @@ import grain_datarax as gdx
 from grain_datarax.effects import patch_dropout
 from grain_datarax.random import bits
 from grain_datarax.random.bits import STREAM, treated_bits
+from grain_datarax.records import Augmentation
 
 SIZE = (13, 9)
 EFFECTS = (gdx.PatchDropout(), gdx.GaussianNoise(), gdx.SaltPepperNoise(), gdx.PoissonNoise(photons=30))
@@ -47,23 +48,22 @@ def test_all_ways_to_cover_patches_agree(count):
         np.testing.assert_array_equal(covered, expected, err_msg=cover.__name__)
 
 
-def lowered(effect, platform):
+def lowered(effect, platform, *, in_place=False):
     """The program of a chain for a kind of device, before XLA compiles it: none need be there."""
-    chain = gdx.Chain([effect], seed=0, masks={"mask": 255})
-    batch = {
-        "image": jnp.zeros((4, 64, 48, 3), jnp.uint8),
-        "mask": jnp.zeros((4, 64, 48), jnp.uint8),
-        "record_seed": jnp.zeros((4, 2), jnp.uint32),
-    }
-    program = jax.jit(lambda batch: gdx.augment(chain, batch)).trace(batch)
-    return program.lower(lowering_platforms=(platform,)).as_text()
+    chain = gdx.Chain([effect], seed=0)
+    images, seeds = {"image": jnp.zeros((4, 64, 48, 3), jnp.uint8)}, jnp.zeros((4, 2), jnp.uint32)
+    augment = Augmentation(repr(chain), in_place, chain).augment
+    return jax.jit(augment).trace(images, seeds).lower(lowering_platforms=(platform,)).as_text()
 
 
-@pytest.mark.parametrize("count", [1, 300])
-def test_patches_are_scattered_on_cpu_and_gpu_and_selected_on_tpu(count):
+@pytest.mark.parametrize(
+    "count, in_place, scattering",
+    [(1, False, {"cpu"}), (1, True, {"cpu", "cuda"}), (300, False, {"cpu", "cuda"}), (300, True, {"cpu", "cuda"})],
+)
+def test_patches_are_scattered_where_that_is_cheaper(count, in_place, scattering):
     effect = gdx.PatchDropout(num_patches=count, patch_size=(2, 2) if count == 1 else (1, 1))
-    has_scatter = {platform: "stablehlo.scatter" in lowered(effect, platform) for platform in ("cpu", "cuda", "tpu")}
-    assert has_scatter == {"cpu": True, "cuda": True, "tpu": False}
+    programs = {platform: lowered(effect, platform, in_place=in_place) for platform in ("cpu", "cuda", "tpu")}
+    assert {platform for platform, program in programs.items() if "stablehlo.scatter" in program} == scattering
 
 
 def test_a_program_exported_for_all_platforms_gives_the_same_pixels():
@@ -92,3 +92,8 @@ def test_bits_are_put_together_in_the_shape_of_the_image_on_gpu():
     }
     assert any(in_shape in line for line in concatenated["cuda"])
     assert not any(in_shape in line for line in concatenated["cpu"])
+
+
+def test_hashes_are_not_fused_with_what_uses_them_on_gpu():
+    has_barrier = {kind: "optimization_barrier" in lowered(gdx.GaussianNoise(), kind) for kind in ("cuda", "tpu")}
+    assert has_barrier == {"cuda": True, "tpu": False}
