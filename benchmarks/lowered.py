@@ -140,7 +140,7 @@ def _longest_way(assembly: str) -> np.ndarray:
                 arriving[target] = np.maximum(here, arriving.get(target, nowhere))
             elif opcode != "NOP":
                 alu = bool(_ALU.match(opcode))
-                here = here + (1, alu, bool(_SPECIAL.match(opcode)) and not alu)
+                here = here + np.array([1, alu, bool(_SPECIAL.match(opcode)) and not alu])
                 most = np.maximum(most, here)
             if opcode.startswith(("BRA", "EXIT", "RET")) and not predicate:
                 here = nowhere

@@ -57,7 +57,7 @@ def lowered(effect, platform, *, in_place=False):
 
 
 @pytest.mark.parametrize(
-    "count, in_place, scattering",
+    ("count", "in_place", "scattering"),
     [(1, False, {"cpu"}), (1, True, {"cpu", "cuda"}), (300, False, {"cpu", "cuda"}), (300, True, {"cpu", "cuda"})],
 )
 def test_patches_are_scattered_where_that_is_cheaper(count, in_place, scattering):
