@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from grain_datarax.chain import Chain
     from grain_datarax.device import DeviceLoader
+    from grain_datarax.effects.composition import OneOf, Sequential, SomeOf
     from grain_datarax.effects.effect import Effect
     from grain_datarax.effects.gaussian_noise import GaussianNoise, gaussian_noise
     from grain_datarax.effects.patch_dropout import PatchDropout, patch_dropout
@@ -39,12 +40,15 @@ __all__ = [
     "ModalityOperatorConfig",
     "NoiseOperator",
     "NoiseOperatorConfig",
+    "OneOf",
     "PatchDropout",
     "PatchDropoutOperator",
     "PatchDropoutOperatorConfig",
     "PoissonNoise",
     "SaltPepperNoise",
     "SeedRecords",
+    "Sequential",
+    "SomeOf",
     "__version__",
     "augment",
     "gaussian_noise",
@@ -58,6 +62,7 @@ _HOMES = (
     "seeding",
     "random.keys",
     "effects.effect",
+    "effects.composition",
     "effects.patch_dropout",
     "effects.gaussian_noise",
     "effects.salt_pepper_noise",

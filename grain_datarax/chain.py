@@ -16,6 +16,7 @@ from grain_datarax.declarations import (
     require_fields,
 )
 from grain_datarax.effects import EFFECTS
+from grain_datarax.effects.composition import Composition
 from grain_datarax.effects.effect import Effect, as_json, unknown_name
 from grain_datarax.effects.settings import Flag
 from grain_datarax.images import AXES, Scale, scale_of
@@ -132,14 +133,23 @@ class Chain:
         return marks(self.box_formats, self.keypoint_formats)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What tells the draws of each effect from those of the others."""
-        return distinct_names([(effect.namespace, effect.name is None) for effect in self.effects])
+    def links(self) -> tuple[Effect, ...]:
+        """All effects, each composition before those that it holds."""
+        return tuple(link for effect in self.effects for link in _with_parts(effect))
 
-    def key_words(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Two keys for each effect, `uint32 (2,)`: for what it draws, and for whether it applies."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What tells the draws of each link from those of the others."""
+        return distinct_names([(link.namespace, link.name is None) for link in self.links])
+
+    def key_words(self) -> list[dict[str, np.ndarray]]:
+        """The keys of each link, `uint32 (2,)`: `""` for what it draws, and one for each setting that is drawn."""
         root = np.array([self.seed >> 32, self.seed & 0xFFFFFFFF], np.uint32)
-        return [(effect_words(root, name), effect_words(root, f"{name}\0p")) for name in self.names]
+        return [
+            {"": effect_words(root, name)}
+            | {setting: effect_words(root, f"{name}\0{setting}") for setting in _drawn_settings(link)}
+            for name, link in zip(self.names, self.links, strict=True)
+        ]
 
     def scale(self, dtype: Any, path: str) -> Scale:
         """What the values of an image of this type mean."""
@@ -196,9 +206,21 @@ class Chain:
         return f"Chain({list(self.effects)!r}, seed={self.seed}{settings})"
 
 
+def _with_parts(effect: Effect) -> list[Effect]:
+    parts = effect.effects if isinstance(effect, Composition) else ()
+    return [effect, *(link for part in parts for link in _with_parts(part))]
+
+
+def _drawn_settings(effect: Effect) -> tuple[str, ...]:
+    return effect.ranges if effect.p == 1 else ("p", *effect.ranges)
+
+
 def _effect_from(part: Any, table: Mapping[str, type[Effect]]) -> Effect:
     if not isinstance(part, Mapping) or not isinstance(part.get("effect"), str):
         raise TypeError(f'`effects` must hold mappings with an "effect": got {part!r:.80}. Pass what to_dict gave.')
     if part["effect"] not in table:
         raise unknown_name("effect", part["effect"], list(table), "Pass effects=[...] for classes of your own.")
-    return table[part["effect"]].from_dict(part)
+    cls = table[part["effect"]]
+    if issubclass(cls, Composition) and isinstance(part.get("effects"), list | tuple):
+        part = {**part, "effects": [_effect_from(held, table) for held in part["effects"]]}
+    return cls.from_dict(part)

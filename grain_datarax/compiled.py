@@ -171,7 +171,7 @@ class CompiledChain(Launcher):
 
     @functools.cached_property
     def draw_marks(self) -> tuple[str, ...]:
-        return tuple(draw_mark(name, key) for name, (key, _) in zip(self.names, self.chain.key_words(), strict=True))
+        return tuple(draw_mark(name, keys[""]) for name, keys in zip(self.names, self.chain.key_words(), strict=True))
 
 
 class Program(Protocol):

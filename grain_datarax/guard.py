@@ -68,14 +68,14 @@ def _check_image(chain: Chain, path: str, image: Any) -> tuple[int, int]:
                 f" shape {shape}. Correct them, or the axes {chain.axes!r}."
             )
     scale = chain.scale(image.dtype, path)
-    for effect in chain.effects:
+    for effect in chain.links:
         treated = height, width, len(chain.channels) if chain.channels else channels
         by_default = chain.axes == "HWC"
         if problem := effect.why_not(treated, scale, path):
             raise ValueError(problem + (layout_hint(treated) if by_default else ""))
         if by_default and isinstance(effect, Occlusion):
             warn_of_layout(treated, path)
-        if not effect.replaces and not is_computable(image.dtype, scale):
+        if effect.computes and not is_computable(image.dtype, scale):
             raise TypeError(
                 f"`{path}` must be floating point or integers up to 2**24 for {type(effect).__name__}: got"
                 f' {image.dtype} for field "{path}". Convert it, for example to uint8 or float32, or pass a smaller'

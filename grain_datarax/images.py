@@ -39,8 +39,11 @@ class Scale:
         """How far `high` is above `low`."""
         return self.high - self.low
 
-    def value(self, fraction: float, dtype: jax.typing.DTypeLike) -> float | int:
+    def value(self, fraction: Any, dtype: jax.typing.DTypeLike) -> Any:
         """A setting as a value of the image; rounded for integers."""
+        if isinstance(fraction, jax.Array):
+            values = self.low + rounded(fraction * self.width)
+            return values if is_float(dtype) else jnp.clip(jnp.round(values), self.low, self.high)
         if is_float(dtype):
             return fraction if (self.low, self.high) == (0, 1) else self.low + fraction * self.width
         return int(min(self.low + round(fraction * self.width), self.high))  # above 2**53 the product may round beyond

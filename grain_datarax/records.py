@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from grain_datarax.chain import Chain
+from grain_datarax.effects.composition import Composition, Sequential
 from grain_datarax.effects.effect import Effect
 from grain_datarax.images import chosen, from_hwc, to_hwc
 from grain_datarax.purity import same_each_time
-from grain_datarax.random.bits import STREAM, uniform_levels
+from grain_datarax.random.bits import STREAM, uniform_integers, uniform_levels
 from grain_datarax.random.keys import record_keys
+from grain_datarax.random.rounding import rounded
 from grain_datarax.visibility import covered_share, is_visible
 
 Fields = Mapping[str, jax.Array]
@@ -67,22 +69,39 @@ class Augmentation:
         if chain.seen:
             first = to_hwc(fields[chain.images[0]], chain.axes)[..., 0]
             result[_COVERED] = (first != 0) & False  # not zeros_like, which has no sharding on Explicit meshes
-        counted: dict[tuple[int, str], jax.Array] = {}
         outside = self._outside(fields)
         if outside is not None and self.in_place:  # else XLA copies what is written to while it is being looked at
             outside, result = jax.lax.optimization_barrier((outside, result))
-        for index, (effect, words) in enumerate(zip(chain.effects, chain.key_words(), strict=True)):
-            keys = [record_keys(jax.random.wrap_key_data(jnp.asarray(key), impl=STREAM), seeds) for key in words]
-            result, applies = jax.vmap(functools.partial(self._treat, effect))(keys, result)
-            if applies is not None:
-                counted[index, "applied"] = applies.astype(jnp.int32)
-            if outside is not None and not effect.replaces:  # the first that clips finds them all, the next none
-                counted[index, "outside"] = outside if applies is None else jnp.where(applies, outside, 0)
-                outside = outside - counted[index, "outside"]
+        keys = [{setting: _record_keys(words, seeds) for setting, words in link.items()} for link in chain.key_words()]
+        batch = _Batch(result, outside, iter(enumerate(keys)))
+        for effect in chain.effects:
+            self._apply(effect, batch, None)
+        result, counted = batch.fields, batch.counted
         if chain.seen:
             result |= self._seen(fields, result.pop(_COVERED))
         tally = Tally(jnp.stack(list(counted.values()), axis=-1), tuple(counted)) if counted else None
         return result, tally
+
+    def _apply(self, effect: Effect, batch: "_Batch", taken: jax.Array | None) -> None:
+        """One effect, or the effects of a composition, on the records that take it, `bool (B,)`; None: all do."""
+        index, keys = next(batch.links)
+        if effect.p != 1:
+            applies = jax.vmap(lambda key: uniform_levels(key, ()) < effect.p)(keys["p"])
+            taken = applies if taken is None else taken & applies
+        if taken is not None:
+            batch.counted[index, "applied"] = taken.astype(jnp.int32)
+        if isinstance(effect, Composition):
+            chosen = jax.vmap(functools.partial(effect.draw, shape=(0, 0, 0)))(keys[""])
+            for place, part in enumerate(effect.effects):
+                always = isinstance(effect, Sequential)
+                takes = taken if always else chosen[:, place] if taken is None else taken & chosen[:, place]
+                self._apply(part, batch, takes)
+            return
+        treat = functools.partial(self._treat, effect)
+        batch.fields = jax.vmap(treat, in_axes=(0, 0, None if taken is None else 0))(keys, batch.fields, taken)
+        if batch.outside is not None and effect.clips:  # the first that clips finds them all, the next none
+            batch.counted[index, "outside"] = batch.outside if taken is None else jnp.where(taken, batch.outside, 0)
+            batch.outside = batch.outside - batch.counted[index, "outside"]
 
     def _outside(self, fields: Fields) -> jax.Array | None:
         """How many values of each record lie outside the range, `int32 (B,)`; None where nothing clips to it."""
@@ -91,17 +110,17 @@ class Augmentation:
             scale = chain.scale(fields[path].dtype, path)
             if scale.limits(fields[path].dtype) is not None:
                 counts.append(jax.vmap(scale.count_outside)(chosen(fields[path], chain.axes, chain.channels)))
-        computes = any(not effect.replaces for effect in chain.effects)
-        return functools.reduce(jnp.add, counts) if counts and computes else None
+        clips = any(link.clips for link in chain.links)
+        return functools.reduce(jnp.add, counts) if counts and clips else None
 
     def _treat(
-        self, effect: Effect, keys: Sequence[jax.Array], fields: Fields
-    ) -> tuple[dict[str, jax.Array], jax.Array | None]:
-        """One effect on one record: its fields, and whether it applies, if that is not always so."""
-        chain, (key, key_of_p) = self.chain, keys
+        self, effect: Effect, keys: Mapping[str, jax.Array], fields: Fields, taken: jax.Array | None
+    ) -> dict[str, jax.Array]:
+        """One effect on one record: its fields, as they were unless the record takes the effect."""
+        chain = self.chain
         images = {path: to_hwc(fields[path], chain.axes) for path in chain.images}
         shapes = {path: self._treated_shape(image) for path, image in images.items()}
-        draws = {shapes[path]: _draw(effect, key, shapes[path], image.shape[:-3]) for path, image in images.items()}
+        draws = {shapes[path]: _draw(effect, keys, shapes[path], image.shape[:-3]) for path, image in images.items()}
         result = dict(fields)
         for path, image in images.items():
             scale = chain.scale(image.dtype, path)
@@ -113,10 +132,9 @@ class Augmentation:
                 axes = chain.axes if fields[path].ndim == len(chain.axes) else chain.axes.replace("C", "")
                 cover = functools.partial(_mask, effect, fill=fill)
                 result[path] = from_hwc(_by_frame(effect, cover, to_hwc(fields[path], axes), drawn), axes)
-        if effect.p == 1:
-            return result, None
-        applies = uniform_levels(key_of_p, ()) < effect.p
-        return {path: jnp.where(applies, field, fields[path]) for path, field in result.items()}, applies
+        if taken is None:
+            return result
+        return {path: jnp.where(taken, field, fields[path]) for path, field in result.items()}
 
     def _treated_shape(self, image: jax.Array) -> tuple[int, int, int]:
         """The `(H, W, C)` that effects see of an image."""
@@ -140,20 +158,53 @@ class Augmentation:
         return seen
 
 
-def _draw(effect: Effect, key: jax.Array, shape: tuple[int, int, int], frames: tuple[int, ...]) -> Any:
-    """What one record draws for images `(H, W, C)`; with frames apart, by frame."""
+@dataclasses.dataclass
+class _Batch:
+    """A batch on its way through the chain.
 
-    def draw(key: jax.Array) -> Any:
-        return same_each_time("draw", lambda: effect.draw(key, shape))
+    Attributes:
+      fields: Its fields by path.
+      outside: How many values of each record lie outside the range, and are not counted yet; `int32 (B,)` or None.
+      links: The index and the records' keys of each link that is still to come.
+      counted: What is counted, by link and kind, `int32 (B,)`.
+    """
+
+    fields: dict[str, jax.Array]
+    outside: jax.Array | None
+    links: Iterator[tuple[int, Mapping[str, jax.Array]]]
+    counted: dict[tuple[int, str], jax.Array] = dataclasses.field(default_factory=dict)
+
+
+def _record_keys(words: np.ndarray, seeds: jax.Array) -> jax.Array:
+    return record_keys(jax.random.wrap_key_data(jnp.asarray(words), impl=STREAM), seeds)
+
+
+def _draw(effect: Effect, keys: Mapping[str, jax.Array], shape: tuple[int, int, int], frames: tuple[int, ...]) -> Any:
+    """What one record draws for images `(H, W, C)`: its strengths, and what the effect draws with these; by frame, if
+    frames draw apart.
+    """
+
+    def draw(keys: Mapping[str, jax.Array]) -> Any:
+        strengths = {name: _strength(keys[name], getattr(effect, name)) for name in effect.ranges}
+        drawing = effect.with_strengths(strengths)
+        return strengths, same_each_time("draw", lambda: drawing.draw(keys[""], shape))
 
     if frames and not effect.same_on_frame:
-        return jax.vmap(draw)(jax.random.split(key, frames[0]))
+        return jax.vmap(draw)({name: jax.random.split(key, frames[0]) for name, key in keys.items()})
 
     # The axis of one keeps XLA's CPU fusion from hashing in its loops over channels, which are not vectorised.
-    def along_an_axis_of_one(key: jax.Array) -> Any:
-        return jax.tree.map(lambda rows: rows[0], jax.vmap(draw)(key[None]))
+    def along_an_axis_of_one(keys: Mapping[str, jax.Array]) -> Any:
+        return jax.tree.map(lambda rows: rows[0], jax.vmap(draw)(jax.tree.map(lambda key: key[None], keys)))
 
-    return jax.lax.platform_dependent(key, cpu=along_an_axis_of_one, default=draw)
+    return jax.lax.platform_dependent(dict(keys), cpu=along_an_axis_of_one, default=draw)
+
+
+def _strength(key: jax.Array, within: tuple[Any, Any]) -> jax.Array:
+    """A number of a range, both ends included: `int32` of integers, else `float32`; uniform."""
+    low, high = within
+    if isinstance(low, int):
+        return low + uniform_integers(key, (1,), np.array([high - low + 1]))[0]
+    return jnp.clip(low + rounded(np.float32(high - low) * uniform_levels(key, ())), low, high)
 
 
 def _by_frame(effect: Effect, treat: Callable[..., jax.Array], field: jax.Array, drawn: Any) -> jax.Array:
@@ -166,13 +217,16 @@ def _by_frame(effect: Effect, treat: Callable[..., jax.Array], field: jax.Array,
 
 def _image(effect: Effect, image: jax.Array, drawn: Any, *, scale: Any, in_place: bool) -> jax.Array:
     """One image `(H, W, C)`, treated; raises `TypeError` unless it keeps shape and dtype."""
+    strengths, drawn = drawn
+    effect = effect.with_strengths(strengths)
     treat = effect.pixels_in_place if in_place else effect.pixels
     return _kept("image", effect, image, same_each_time("image", lambda: treat(image, drawn, scale)))
 
 
 def _mask(effect: Effect, mask: jax.Array, drawn: Any, *, fill: float) -> jax.Array:
     """One mask `(H, W, C)`, treated; raises `TypeError` unless it keeps shape and dtype."""
-    return _kept("mask", effect, mask, effect.mask(mask, drawn, fill))
+    strengths, drawn = drawn
+    return _kept("mask", effect, mask, effect.with_strengths(strengths).mask(mask, drawn, fill))
 
 
 def _kept(what: str, effect: Effect, before: jax.Array, after: Any) -> jax.Array:

@@ -314,6 +314,26 @@ BAD = {
     "salt_pepper_noise": [{"salt_value": 255}, {"pepper_value": -1}],
     "poisson_noise": [{"p": 2}],
     "speckle_noise": [{"std": 1.5}, {"std": None}],
+    "patches of ranges": [
+        {"num_patches": (3, 1)},
+        {"num_patches": (1, 2, 3)},
+        {"num_patches": (-1, 2)},
+        {"num_patches": (1.0, 2.0)},
+        {"patch_size": (1.5, 8)},
+        {"patch_size": (0.0, 8)},
+        {"patch_size": ((2, 0.5), 8)},
+        {"patch_size": ((8, 2), 8)},
+        {"patch_size": (8, (1, 2, 3))},
+        {"patch_size": (1, 2, 3)},
+        {"fill": (0.5, 0.25)},
+    ],
+    "gaussian of ranges": [{"p": (0.1, 0.2)}],
+    "salt and pepper of ranges": [{"p": (0.1, 0.2)}],
+    "poisson of ranges": [{"name": ("a", "b")}],
+    "speckle of ranges": [{"std": (0.1, 1.5)}, {"std": (0.2, 0.1)}, {"std": ("a", 1)}, {"std": (0.1,)}],
+    "one of": [{"weights": [1, 2]}, {"weights": [1, -1, 1]}, {"weights": [0, 0, 0]}, {"weights": 3}],
+    "some of": [{"count": 4}, {"count": -1}, {"count": (2, 1)}, {"count": 1.5}],
+    "sequential": [{"p": -1}],
 }
 
 

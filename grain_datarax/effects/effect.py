@@ -1,6 +1,7 @@
 """Effect: what a record draws, and what becomes of its fields; a value that says all of it in its settings."""
 
 import abc
+import copy
 import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grain_datarax.effects.settings import Fraction, Probability, rules
+from grain_datarax.effects.settings import Fraction, Probability, Strength, rules
 from grain_datarax.images import UNIT, Scale
 
 
@@ -20,8 +21,11 @@ class Effect(abc.ABC):
 
     A subclass is a frozen dataclass whose fields are its settings, of JSON's types. It says `image`, and `draw` if it
     draws. It never sees a batch, a layout or a type: an image is `(H, W, C)`, floating point, in fractions of its value
-    range. Products that are added to or multiplied again belong into `grain_datarax.random.rounding.rounded`: then they
-    have the same bits in every program. Sums and means over pixels have not: compilers add in another order for another
+    range. A setting of the type `Fraction`, or of another with a `Strength`, may be a range `(low, high)`: `draw` and
+    `image` find the number there that the record drew from it.
+
+    Products that are added to or multiplied again belong into `grain_datarax.random.rounding.rounded`: then they have
+    the same bits in every program. Sums and means over pixels have not: compilers add in another order for another
     batch size, and the last bit may follow it.
 
     Attributes:
@@ -54,10 +58,20 @@ class Effect(abc.ABC):
     # Whether it sets some values and leaves all others exactly as they are, also those outside the value range.
     replaces: ClassVar[bool] = False
 
+    @property
+    def computes(self) -> bool:
+        """Whether it computes with values, which must then be exact in `float32`."""
+        return not self.replaces
+
+    @property
+    def clips(self) -> bool:
+        """Whether results are clipped to the value range, where the chain says so."""
+        return not self.replaces
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__repr__" not in vars(cls):  # else `dataclass` makes one of all settings
-            cls.__repr__ = Effect.__repr__  # type: ignore[method-assign]
+            cls.__repr__ = cls.__repr__  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
         if "__dataclass_fields__" not in vars(type(self)):
@@ -74,6 +88,24 @@ class Effect(abc.ABC):
             )
         for name, rule in rules(type(self)).items():
             object.__setattr__(self, name, rule(name, getattr(self, name)))
+
+    @property
+    def ranges(self) -> tuple[str, ...]:
+        """The settings that each record draws from a range."""
+        return tuple(
+            name
+            for name, rule in rules(type(self)).items()
+            if isinstance(rule, Strength) and isinstance(getattr(self, name), tuple)
+        )
+
+    def with_strengths(self, strengths: Mapping[str, jax.Array]) -> Self:
+        """The effect with numbers in the place of its ranges, as one record drew them."""
+        if not strengths:
+            return self
+        drawn = copy.copy(self)
+        for name, value in strengths.items():
+            object.__setattr__(drawn, name, value)
+        return drawn
 
     def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> Any:
         """What one record draws: any pytree, nothing by default.
@@ -167,10 +199,13 @@ class Effect(abc.ABC):
                 raise ValueError(f"`{field.name}` must be given to {cls.__name__}: got {sorted(given)}. Add it.")
         return cls(**given)
 
-    def __repr__(self) -> str:
+    def changed(self) -> list[str]:
+        """The settings that are not as by default, as they are written in Python."""
         settings = [(field.name, getattr(self, field.name), field.default) for field in dataclasses.fields(self)]
-        changed = [f"{name}={value!r}" for name, value, default in settings if value != default]
-        return f"{type(self).__name__}({', '.join(changed)})"
+        return [f"{name}={value!r}" for name, value, default in settings if value != default]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self.changed())})"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

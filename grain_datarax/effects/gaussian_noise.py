@@ -1,12 +1,12 @@
 """Gaussian noise: a normal number is added to each value."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 
 from grain_datarax.effects.effect import PixelEffect
-from grain_datarax.effects.settings import Fraction, Number
+from grain_datarax.effects.settings import Fraction, Number, Strength
 from grain_datarax.images import Scale, compute_type, own_scale, require_fraction
 from grain_datarax.random.bits import uniform_levels
 from grain_datarax.random.keys import as_stream_key
@@ -45,8 +45,8 @@ class GaussianNoise(PixelEffect):
     """Adds normal noise to each value; see `gaussian_noise`. Draws it, `float32 (H, W, C)`, in the units of `std`.
 
     Attributes:
-      std: Standard deviation, a fraction of the value range. 0 still adds the mean.
-      mean: A fraction of the value range, from -1 to 1.
+      std: Standard deviation, a fraction of the value range, or a range of it. 0 still adds the mean.
+      mean: A fraction of the value range, from -1 to 1, or a range of it.
 
     Example:
       >>> GaussianNoise(std=0.1)
@@ -54,7 +54,9 @@ class GaussianNoise(PixelEffect):
     """
 
     std: Fraction = 0.05
-    mean: Annotated[float, Number(-1, 1, "be a fraction of the value range, from -1 to 1")] = 0.0
+    mean: Annotated[
+        float | tuple[float, float], Strength(Number(-1, 1, "be a fraction of the value range, from -1 to 1"))
+    ] = 0.0
 
     def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
         return normal_noise(key, shape, std=self.std, mean=self.mean)
@@ -63,10 +65,11 @@ class GaussianNoise(PixelEffect):
         return add_noise(image, drawn, scale)
 
 
-def normal_noise(key: jax.Array, shape: tuple[int, ...], *, std: float, mean: float) -> jax.Array:
-    """Normal noise of this shape, float32."""
+def normal_noise(key: jax.Array, shape: tuple[int, ...], *, std: Any, mean: Any) -> jax.Array:
+    """Normal noise of this shape, float32; of a standard deviation and a mean of Python or of JAX."""
     # 32 bits also for uint8 images: rounded noise of 16-bit levels fails a chi-square test over 4 million draws.
-    return mean + rounded(std * normal_quantile(uniform_levels(key, shape)))
+    noise: jax.Array = mean + rounded(std * normal_quantile(uniform_levels(key, shape)))
+    return noise
 
 
 def add_noise(image: jax.Array, noise: jax.Array, scale: Scale) -> jax.Array:

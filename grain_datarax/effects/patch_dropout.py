@@ -7,17 +7,18 @@ WACV 2023), and its patches stay inside the image (unlike cutout, DeVries & Tayl
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from grain_datarax.effects.effect import Occlusion
-from grain_datarax.effects.settings import Integer, Size
+from grain_datarax.effects.settings import Extent, Integer, OrRange, ends
 from grain_datarax.images import Scale, own_scale, require_fraction
-from grain_datarax.random.bits import uniform_integers
+from grain_datarax.random.bits import uniform_integers, uniform_levels
 from grain_datarax.random.keys import as_stream_key
+from grain_datarax.random.rounding import rounded
 
 
 def patch_dropout(
@@ -55,36 +56,80 @@ def patch_dropout(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PatchDropout(Occlusion):
-    """Fills rectangles at random places; see `patch_dropout`. Draws their corners, int32 `(num_patches, 2)`, as (y, x).
+    """Fills rectangles at random places; see `patch_dropout`.
+
+    Draws their corners, int32 `(num_patches, 2)`, as (y, x), and where sizes are drawn, too, `(num_patches, 4)`, as (y,
+    x, height, width). Of a range of numbers it draws the most, and puts those that are too many outside the image.
 
     Attributes:
-      num_patches: How many patches; 0 drops none. They may overlap.
-      patch_size: Their height and width in pixels.
-      fill: What fills them, a fraction of the value range.
+      num_patches: How many patches, or a range for each record; 0 drops none. They may overlap.
+      patch_size: Their height and width, each in pixels (an int), as a share of the image's (a float), or a range of
+        either: then each patch draws its own.
+      fill: What fills them, a fraction of the value range, or a range of it for each record.
 
     Example:
-      >>> PatchDropout(num_patches=2, patch_size=(16, 8))
-      PatchDropout(num_patches=2, patch_size=(16, 8))
+      >>> PatchDropout(num_patches=(1, 4), patch_size=(16, (0.1, 0.25)))
+      PatchDropout(num_patches=(1, 4), patch_size=(16, (0.1, 0.25)))
     """
 
-    num_patches: Annotated[int, Integer(least=0)] = 4
-    patch_size: Annotated[tuple[int, int], Size()] = (8, 8)
+    num_patches: Annotated[int | tuple[int, int], OrRange(Integer(least=0))] = 4
+    patch_size: Annotated[tuple[Any, Any], Extent()] = (8, 8)
 
     @property
     def namespace(self) -> str:
         """The effect's name, or else its class with the number and the size of its patches."""
-        height, width = self.patch_size
-        return self.name or f"{type(self).__name__}/{self.num_patches}x{height}x{width}"
+        parts = (self.num_patches, *self.patch_size)
+        texts = ["-".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in parts]
+        return self.name or f"{type(self).__name__}/{'x'.join(texts)}"
 
     def why_not(self, shape: tuple[int, int, int], scale: Scale, field: str) -> str | None:
         del scale
-        return why_no_room(self.patch_size, shape, f'field "{field}" of shape {shape}')
+        (_, height), (_, width) = self._sides(shape)
+        return why_no_room((height, width), shape, f'field "{field}" of shape {shape}')
 
     def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
-        return patch_positions(key, shape, num_patches=self.num_patches, patch_size=self.patch_size)
+        least, most = ends(self.num_patches)
+        size = self._size(shape)
+        if size is not None:
+            drawn = patch_positions(key, shape, num_patches=most, patch_size=size)
+            nowhere = -np.array(size, np.int32)
+        else:
+            sizes = self._draw_sizes(jax.random.fold_in(key, 1), most, shape)
+            room = jnp.array(shape[:2]) - sizes + 1
+            drawn = jnp.concatenate([uniform_integers(key, (most, 2), room), sizes], axis=1)
+            nowhere = np.zeros(4, np.int32)
+        if least == most:
+            return drawn
+        count = least + uniform_integers(jax.random.fold_in(key, 2), (1,), np.array([most - least + 1]))
+        return jnp.where((np.arange(most) < count)[:, None], drawn, nowhere)
+
+    def _draw_sizes(self, key: jax.Array, count: int, shape: Sequence[int]) -> jax.Array:
+        """The height and the width of each patch, int32 `(count, 2)`."""
+        sizes = []
+        for side, length, number in zip(self.patch_size, shape, range(2), strict=False):
+            low, high = ends(side)
+            if isinstance(low, float):
+                level = uniform_levels(jax.random.fold_in(key, number), (count,))
+                drawn = jnp.round((low + rounded((high - low) * level)) * np.float32(length)).astype(jnp.int32)
+            else:
+                drawn = low + uniform_integers(jax.random.fold_in(key, number), (count,), np.array([high - low + 1]))
+            sizes.append(jnp.clip(drawn, 1, length))
+        return jnp.stack(sizes, axis=1)
+
+    def _sides(self, shape: Sequence[int]) -> list[tuple[int, int]]:
+        """The least and the greatest height and width in pixels."""
+        sides = [(*ends(side), length) for side, length in zip(self.patch_size, shape, strict=False)]
+        return [(_in_pixels(low, length), _in_pixels(high, length)) for low, high, length in sides]
+
+    def _size(self, shape: Sequence[int]) -> tuple[int, int] | None:
+        """The height and the width of all patches in pixels; None where each draws its own."""
+        if any(isinstance(side, tuple) for side in self.patch_size):
+            return None
+        (height, _), (width, _) = self._sides(shape)
+        return height, width
 
     def covered(self, drawn: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
-        return covered_by_patches(drawn, shape[:2], self.patch_size)
+        return covered_by_patches(drawn, shape[:2], self._size(shape))
 
     def pixels(self, image: jax.Array, drawn: jax.Array, scale: Scale) -> jax.Array:
         return self._drop(image, drawn, scale, in_place=False)
@@ -93,8 +138,12 @@ class PatchDropout(Occlusion):
         return self._drop(image, drawn, scale, in_place=True)
 
     def _drop(self, image: jax.Array, drawn: jax.Array, scale: Scale, *, in_place: bool) -> jax.Array:
-        value = scale.value(self.fill, image.dtype)
-        return drop_patches(image, drawn, patch_size=self.patch_size, value=value, in_place=in_place)
+        value, size = scale.value(self.fill, image.dtype), self._size(image.shape)
+        return drop_patches(image, drawn, patch_size=size, value=value, in_place=in_place)
+
+
+def _in_pixels(side: int | float, length: int) -> int:
+    return max(1, round(side * length)) if isinstance(side, float) else side
 
 
 def why_no_room(patch_size: tuple[int, int], shape: Sequence[int], of_what: str, instead: str = "") -> str | None:
@@ -113,13 +162,13 @@ def patch_positions(
 
 
 def drop_patches(
-    image: jax.Array, positions: jax.Array, *, patch_size: tuple[int, int], value: float, in_place: bool = True
+    image: jax.Array, positions: jax.Array, *, patch_size: tuple[int, int] | None, value: Any, in_place: bool = True
 ) -> jax.Array:
     """Fills the patches with these top-left corners; what hangs over the edge is cut off.
 
     Args:
       image: `(H, W)` or `(H, W, C)`.
-      positions: `(num_patches, 2)`, as (y, x).
+      positions: `(num_patches, 2)`, as (y, x); without a `patch_size` `(num_patches, 4)`, as (y, x, height, width).
       patch_size: Height and width in pixels.
       value: The image's own value that fills them.
       in_place: Whether the image's memory may be overwritten.
@@ -133,7 +182,7 @@ def drop_patches(
 
     # Where one device has a part of the image alone, JAX can't tell how a scatter's result is spread.
     whole = not any(jax.typeof(image).sharding.spec) if isinstance(image, jax.Array) else True
-    if not whole or not _is_cheaper_to_scatter(len(positions), patch_size, (height, width)):
+    if not whole or patch_size is None or not _is_cheaper_to_scatter(len(positions), patch_size, (height, width)):
         return select(image, positions)
     scatter = functools.partial(_scatter, patch_size=patch_size, value=filled)
     # Not on TPU, where XLA takes up to 105 seconds to compile it, and 43 times the memory of the batch. Else a GPU
@@ -145,14 +194,17 @@ def drop_patches(
     return dropped
 
 
-def covered_by_patches(positions: jax.Array, size: tuple[int, int], patch_size: tuple[int, int]) -> jax.Array:
-    """Which pixels of an image of this height and width lie in a patch: `bool (H, W)`."""
-    default = _scattered if _is_cheaper_to_scatter(len(positions), patch_size, size) else _compared
+def covered_by_patches(positions: jax.Array, size: tuple[int, int], patch_size: tuple[int, int] | None) -> jax.Array:
+    """Which pixels of an image of this height and width lie in a patch, see `drop_patches`: `bool (H, W)`."""
+    compared = functools.partial(_compared, size=size, patch_size=patch_size)
+    counted = functools.partial(_counted, size=size, patch_size=patch_size)
+    scattered = compared
+    if patch_size is not None and _is_cheaper_to_scatter(len(positions), patch_size, size):
+        scattered = functools.partial(_scattered, size=size, patch_size=patch_size)
     # By what `python -m benchmarks.lowered` shows: a word for 32 patches is computed where it is used.
-    gpu = _compared if len(positions) <= 32 else default
-    tpu = _compared if len(positions) <= 256 else _counted
-    default, gpu, tpu = (functools.partial(way, size=size, patch_size=patch_size) for way in (default, gpu, tpu))
-    covered: jax.Array = jax.lax.platform_dependent(positions, tpu=tpu, cuda=gpu, rocm=gpu, default=default)
+    gpu = compared if len(positions) <= 32 else scattered
+    tpu = compared if len(positions) <= 256 else counted
+    covered: jax.Array = jax.lax.platform_dependent(positions, tpu=tpu, cuda=gpu, rocm=gpu, default=scattered)
     return covered
 
 
@@ -160,7 +212,7 @@ def _scattered(positions: jax.Array, *, size: tuple[int, int], patch_size: tuple
     return _scatter(jnp.zeros(size, bool), positions, patch_size=patch_size, value=jnp.asarray(True))
 
 
-def _compared(positions: jax.Array, *, size: tuple[int, int], patch_size: tuple[int, int]) -> jax.Array:
+def _compared(positions: jax.Array, *, size: tuple[int, int], patch_size: tuple[int, int] | None) -> jax.Array:
     # A bit for each of 32 patches: a pixel is covered where its row and its column have one in common.
     in_rows, in_columns = (_words(inside) for inside in _inside(positions, size, patch_size))
     common = jnp.zeros(size, jnp.uint32)
@@ -169,7 +221,7 @@ def _compared(positions: jax.Array, *, size: tuple[int, int], patch_size: tuple[
     return common != 0
 
 
-def _counted(positions: jax.Array, *, size: tuple[int, int], patch_size: tuple[int, int]) -> jax.Array:
+def _counted(positions: jax.Array, *, size: tuple[int, int], patch_size: tuple[int, int] | None) -> jax.Array:
     # How many patches cover a pixel is a product of matrices, which TPUs are made for; bfloat16 holds 0 and 1.
     in_rows, in_columns = (inside.astype(jnp.bfloat16) for inside in _inside(positions, size, patch_size))
     return jnp.matmul(in_rows.T, in_columns, preferred_element_type=jnp.float32) > 0
@@ -190,11 +242,15 @@ def _scatter(image: jax.Array, positions: jax.Array, *, patch_size: tuple[int, i
     return image.at[row, column].set(value, mode="drop", wrap_negative_indices=False)
 
 
-def _inside(positions: jax.Array, size: tuple[int, int], patch_size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+def _inside(
+    positions: jax.Array, size: tuple[int, int], patch_size: tuple[int, int] | None
+) -> tuple[jax.Array, jax.Array]:
     """Which rows and which columns each patch covers: `bool (num_patches, H)` and `(num_patches, W)`."""
+    starts = positions[:, :1], positions[:, 1:2]
+    sides: Any = patch_size or (positions[:, 2:3], positions[:, 3:])
     rows, columns = (
         (start <= jnp.arange(length)) & (jnp.arange(length) < start + side)
-        for start, length, side in zip((positions[:, :1], positions[:, 1:]), size, patch_size, strict=True)
+        for start, length, side in zip(starts, size, sides, strict=True)
     )
     return rows, columns
 

@@ -1,13 +1,14 @@
 """Poisson noise: photons are counted."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from grain_datarax.effects.effect import PixelEffect
-from grain_datarax.effects.settings import Number
+from grain_datarax.effects.settings import Number, Strength, ends
 from grain_datarax.images import Scale, by_rows, compute_type, own_scale
 from grain_datarax.random.keys import as_stream_key
 from grain_datarax.random.poisson import poisson_levels, poisson_quantile
@@ -55,22 +56,22 @@ class PoissonNoise(PixelEffect):
     `(image - low) * (high - low) / photons`. Values below the range are dark.
 
     Attributes:
-      photons: How many photons the upper end of the value range stands for: more photons, less noise. From 1e-20 to
-        1e20; 5 is near darkness, 60 is ImageNet-C's mildest shot noise.
+      photons: How many photons the upper end of the value range stands for, or a range of it: more photons, less noise.
+        From 1e-20 to 1e20; 5 is near darkness, 60 is ImageNet-C's mildest shot noise.
 
     Example:
       >>> PoissonNoise(photons=60)
       PoissonNoise(photons=60.0)
     """
 
-    photons: Annotated[float, PHOTONS]
+    photons: Annotated[float | tuple[float, float], Strength(PHOTONS)]
 
     def why_not(self, shape: tuple[int, int, int], scale: Scale, field: str) -> str | None:
         del shape
-        if 1e-30 <= self.photons / scale.width <= 1e30:
+        if all(1e-30 <= photons / scale.width <= 1e30 for photons in ends(self.photons)):
             return None
         return (
-            f"`photons` must be from 1e-30 to 1e30 for each unit of the value range: got {self.photons:g} for"
+            f"`photons` must be from 1e-30 to 1e30 for each unit of the value range: got {self.photons} for"
             f' {(scale.low, scale.high)} of field "{field}". Pass another number, or scale the images.'
         )
 
@@ -81,15 +82,20 @@ class PoissonNoise(PixelEffect):
         return count_photons(image, drawn, self.photons, scale)
 
 
-def count_photons(image: jax.Array, levels: jax.Array, photons: float, scale: Scale) -> jax.Array:
+def count_photons(image: jax.Array, levels: jax.Array, photons: Any, scale: Scale) -> jax.Array:
     """Turns uniform levels into photon counts for this image, and these into image values."""
+
+    # Where each record draws its own, these are numbers of JAX, and a compiler may merge them with what follows.
+    per_unit, per_photon = photons / scale.width, scale.width / photons
+    if isinstance(photons, jax.Array):
+        per_unit, per_photon = rounded(photons * np.float32(1 / scale.width)), rounded(per_photon)
 
     def count(image: jax.Array, levels: jax.Array) -> jax.Array:
         light = image.astype(jnp.float32)
         if scale.low != 0:
             light = light - scale.low
-        counts = poisson_quantile(levels, rounded(jnp.maximum(light, 0) * (photons / scale.width)))
-        values = rounded(counts * (scale.width / photons))
+        counts = poisson_quantile(levels, rounded(jnp.maximum(light, 0) * per_unit))
+        values = rounded(counts * per_photon)
         if scale.low != 0:
             values = values + scale.low
         return scale.to_image(values.astype(compute_type(image.dtype)), image.dtype)

@@ -1,13 +1,14 @@
 """Salt and pepper: some values are replaced by the greatest, and some by the least."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from grain_datarax.effects.effect import PixelEffect
-from grain_datarax.effects.settings import Fraction, Probability
+from grain_datarax.effects.settings import Fraction, Share, ends
 from grain_datarax.images import Scale, own_scale, require_fraction
 from grain_datarax.random.bits import treated_bits
 from grain_datarax.random.keys import as_stream_key
@@ -55,18 +56,18 @@ class SaltPepperNoise(PixelEffect):
     """Replaces values by salt or pepper; see `salt_pepper_noise`. Draws 1 for salt, -1 for pepper, else 0: `int8`.
 
     Attributes:
-      salt_prob: Probability of salt for each value; channels decide independently.
-      pepper_prob: Probability of pepper; both together at most 1.
-      salt_value: A fraction of the value range.
-      pepper_value: A fraction of the value range.
+      salt_prob: Probability of salt for each value, or a range of it; channels decide independently.
+      pepper_prob: Probability of pepper, or a range of it; both together at most 1.
+      salt_value: A fraction of the value range, or a range of it.
+      pepper_value: A fraction of the value range, or a range of it.
 
     Example:
       >>> SaltPepperNoise(salt_prob=0.02, pepper_prob=0.0)
       SaltPepperNoise(salt_prob=0.02, pepper_prob=0.0)
     """
 
-    salt_prob: Probability = 0.01
-    pepper_prob: Probability = 0.01
+    salt_prob: Share = 0.01
+    pepper_prob: Share = 0.01
     salt_value: Fraction = 1.0
     pepper_value: Fraction = 0.0
 
@@ -74,7 +75,7 @@ class SaltPepperNoise(PixelEffect):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_exclusive(self.salt_prob, self.pepper_prob)
+        require_exclusive(ends(self.salt_prob)[1], ends(self.pepper_prob)[1])
 
     def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
         return impulse_mask(key, shape, salt_prob=self.salt_prob, pepper_prob=self.pepper_prob)
@@ -93,8 +94,10 @@ def require_exclusive(salt_prob: float, pepper_prob: float) -> None:
         )
 
 
-def impulse_mask(key: jax.Array, shape: tuple[int, ...], *, salt_prob: float, pepper_prob: float) -> jax.Array:
+def impulse_mask(key: jax.Array, shape: tuple[int, ...], *, salt_prob: Any, pepper_prob: Any) -> jax.Array:
     """1 for salt, -1 for pepper, 0 for neither: int8 of this shape."""
+    if isinstance(salt_prob, jax.Array) or isinstance(pepper_prob, jax.Array):
+        return _mask_of_drawn(key, shape, salt_prob, pepper_prob)
     dtype, levels = (np.uint16, 2**16) if _fit_into_16_bits(salt_prob, pepper_prob) else (np.uint32, 2**32)
     salt = round(salt_prob * levels)
     pepper = min(round(pepper_prob * levels), levels - salt)
@@ -108,6 +111,17 @@ def impulse_mask(key: jax.Array, shape: tuple[int, ...], *, salt_prob: float, pe
         return mask
 
     return treated_bits(impulses, key, shape, np.dtype(dtype).itemsize * 8)
+
+
+def _mask_of_drawn(key: jax.Array, shape: tuple[int, ...], salt_prob: Any, pepper_prob: Any) -> jax.Array:
+    """The same where each record draws its own probabilities: these are met to one part in 2**24."""
+    salt, pepper = (jnp.round(jnp.float32(2**24) * prob).astype(jnp.int32) for prob in (salt_prob, pepper_prob))
+
+    def impulses(bits: jax.Array) -> jax.Array:
+        level = (bits >> np.uint32(8)).astype(jnp.int32)
+        return (level < salt).astype(jnp.int8) - (level >= 2**24 - pepper).astype(jnp.int8)
+
+    return treated_bits(impulses, key, shape, 32)
 
 
 def _fit_into_16_bits(salt_prob: float, pepper_prob: float) -> bool:

@@ -59,6 +59,33 @@ class Integer(Rule):
 
 
 @dataclasses.dataclass(frozen=True)
+class OrRange(Rule):
+    """What a rule of numbers allows, or a range `(low, high)` of it, both ends included; a law draws from it itself."""
+
+    rule: Number | Integer
+
+    def __call__(self, name: str, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return self.rule(name, value)
+        if len(value) != 2:
+            raise ValueError(f"`{name}` must be a number or two: got {value!r}. Pass one, or (low, high).")
+        low, high = (self.rule(name, end) for end in value)
+        if not low <= high:
+            raise ValueError(f"`{name}` must be a range (low, high), low first: got {value!r}. Turn it round.")
+        return low, high
+
+
+@dataclasses.dataclass(frozen=True)
+class Strength(OrRange):
+    """A number, or a range `(low, high)` of which each record draws its own: the effect finds that in its place."""
+
+
+def ends(value: Any) -> tuple[Any, Any]:
+    """The least and the greatest of a number or a range."""
+    return value if isinstance(value, tuple) else (value, value)
+
+
+@dataclasses.dataclass(frozen=True)
 class Size(Rule):
     """A height and a width in pixels."""
 
@@ -69,6 +96,25 @@ class Size(Rule):
             raise ValueError(f"`{name}` must be two integers: got {value!r}. Pass (height, width).")
         height, width = (Integer(least=1)(name, side) for side in value)
         return height, width
+
+
+@dataclasses.dataclass(frozen=True)
+class Extent(Rule):
+    """A height and a width: each in pixels (an int), as a share of the image's (a float), or a range of either."""
+
+    def __call__(self, name: str, value: Any) -> tuple[Any, Any]:
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            wrong = ValueError if isinstance(value, list | tuple) else TypeError
+            raise wrong(f"`{name}` must be a height and a width: got {value!r}. Pass (height, width).")
+        height, width = (OrRange(_side(side))(name, side) for side in value)
+        return height, width
+
+
+def _side(side: Any) -> "Number | Integer":
+    parts = side if isinstance(side, list | tuple) else (side,)
+    if any(isinstance(part, float | np.floating) for part in parts):
+        return Number(sys.float_info.min, 1, "be a share of the image, above 0 and at most 1", "Pass ints for pixels.")
+    return Integer(least=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,11 +182,16 @@ class Plain(Rule):
         )
 
 
+_PROBABILITY = Number(0, 1, "be a probability from 0 to 1")
+
 Fraction = typing.Annotated[
-    float,
-    Number(0, 1, "be a fraction of the value range, from 0 to 1", "Divide it by the range's width, 255 for uint8."),
+    float | tuple[float, float],
+    Strength(
+        Number(0, 1, "be a fraction of the value range, from 0 to 1", "Divide it by the range's width, 255 for uint8.")
+    ),
 ]
-Probability = typing.Annotated[float, Number(0, 1, "be a probability from 0 to 1")]
+Share = typing.Annotated[float | tuple[float, float], Strength(_PROBABILITY)]
+Probability = typing.Annotated[float, _PROBABILITY]
 
 _BY_TYPE: dict[Any, Rule] = {float: Number(), int: Integer(), bool: Flag(), str: Name()}
 

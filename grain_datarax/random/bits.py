@@ -87,7 +87,7 @@ def uniform_levels(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return bits.astype(jnp.int32).astype(jnp.float32) * 2.0**-23 + 2.0**-24
 
 
-def uniform_integers(key: jax.Array, shape: tuple[int, ...], bound: np.ndarray) -> jax.Array:
+def uniform_integers(key: jax.Array, shape: tuple[int, ...], bound: np.ndarray | jax.Array) -> jax.Array:
     """Uniform integers from 0 to `bound - 1`, `int32`; each value's probability is off by at most 2**-32.
 
     Args:
