@@ -8,8 +8,11 @@ if TYPE_CHECKING:
     from grain_datarax.chain import Chain
     from grain_datarax.device import DeviceLoader
     from grain_datarax.effects.composition import OneOf, Sequential, SomeOf
+    from grain_datarax.effects.conversion import Cast, Normalize
     from grain_datarax.effects.effect import Effect
+    from grain_datarax.effects.function import Function
     from grain_datarax.effects.gaussian_noise import GaussianNoise, gaussian_noise
+    from grain_datarax.effects.mixing import CutMix, MixUp
     from grain_datarax.effects.patch_dropout import PatchDropout, patch_dropout
     from grain_datarax.effects.poisson_noise import PoissonNoise, poisson_noise
     from grain_datarax.effects.salt_pepper_noise import SaltPepperNoise, salt_pepper_noise
@@ -29,17 +32,22 @@ __all__ = [
     "AugmentBatch",
     "AugmentRecord",
     "Batch",
+    "Cast",
     "Chain",
+    "CutMix",
     "DataraxModule",
     "DataraxModuleConfig",
     "DeviceLoader",
     "Effect",
     "Element",
+    "Function",
     "GaussianNoise",
+    "MixUp",
     "ModalityOperator",
     "ModalityOperatorConfig",
     "NoiseOperator",
     "NoiseOperatorConfig",
+    "Normalize",
     "OneOf",
     "PatchDropout",
     "PatchDropoutOperator",
@@ -63,6 +71,9 @@ _HOMES = (
     "random.keys",
     "effects.effect",
     "effects.composition",
+    "effects.conversion",
+    "effects.function",
+    "effects.mixing",
     "effects.patch_dropout",
     "effects.gaussian_noise",
     "effects.salt_pepper_noise",

@@ -4,12 +4,14 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
+import jax
 import numpy as np
 
 from grain_datarax.declarations import (
     checked_channels,
     checked_formats,
     checked_images,
+    checked_labels,
     checked_masks,
     checked_range,
     checked_seed,
@@ -17,8 +19,10 @@ from grain_datarax.declarations import (
 )
 from grain_datarax.effects import EFFECTS
 from grain_datarax.effects.composition import Composition
+from grain_datarax.effects.conversion import Conversion
 from grain_datarax.effects.effect import Effect, as_json, unknown_name
-from grain_datarax.effects.settings import Flag
+from grain_datarax.effects.mixing import Mixing
+from grain_datarax.effects.settings import Flag, Name
 from grain_datarax.images import AXES, Scale, scale_of
 from grain_datarax.random.keys import distinct_names, effect_words
 from grain_datarax.visibility import BOX_FORMATS, KEYPOINT_FORMATS, marks
@@ -53,6 +57,8 @@ class Chain:
       boxes: Fields of boxes `(N, 4)`, behind the frames if there are any, and the format of each, one of `"xyxy"`,
         `"xywh"`, `"cxcywh"` in pixels, or behind `"rel_"` in fractions of width and height. They stay as they are; the
         share of each that effects have covered comes out as a field, `float32 (N,)`, `"..._covered"`.
+      labels: Fields of labels that `MixUp` and `CutMix` mix, floating point, such as one-hot.
+      partner: The field that holds a record's partner, for these: a mapping with the same images, masks and labels.
       keypoints: Fields of keypoints `(..., 2)` and their format, `"xy"` or `"rel_xy"`. They stay as they are; whether
         each lies inside the image and is not covered comes out as `bool (...)`, `"..._visible"`.
 
@@ -79,6 +85,8 @@ class Chain:
     masks: Mapping[str, float | None] | Sequence[tuple[str, float | None]] = ()
     boxes: Mapping[str, str] | Sequence[tuple[str, str]] = ()
     keypoints: Mapping[str, str] | Sequence[tuple[str, str]] = ()
+    labels: str | Sequence[str] = ()
+    partner: str = "partner"
 
     def __post_init__(self) -> None:
         effects = (self.effects,) if isinstance(self.effects, Effect) else self.effects
@@ -100,12 +108,35 @@ class Chain:
             "masks": checked_masks(self.masks),
             "boxes": checked_formats("boxes", self.boxes, BOX_FORMATS),
             "keypoints": checked_formats("keypoints", self.keypoints, KEYPOINT_FORMATS),
+            "labels": checked_labels(self.labels),
+            "partner": Name()("partner", self.partner),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        require_fields(image=self.images, masks=self.fills, boxes=self.box_formats, keypoints=self.keypoint_formats)
-        require_fields(image=self.images, masks=self.fills, boxes=self.seen.values())
+        read = {"image": self.images, "masks": self.fills, "labels": self.labels}
+        require_fields(**read, boxes=self.box_formats, keypoints=self.keypoint_formats, partner=[self.partner])
+        require_fields(**read, boxes=self.seen.values())
         assert self.names  # which raises for effects of one name
+        self._require_parts()
+
+    def _require_parts(self) -> None:
+        """Raises `ValueError` if effects do not go together, or with the fields."""
+        *before, last = self.links
+        early = [link for link in before if isinstance(link, Conversion)]
+        if early or (isinstance(last, Conversion) and last is not self.effects[-1]):
+            raise ValueError(
+                "`effects` must convert types at their end, behind all others, and in no composition: got"
+                f" {early[0] if early else last!r} among {list(self.effects)!r:.80}. Put it last."
+            )
+        if isinstance(last, Conversion) and self.channels is not None:
+            raise ValueError(
+                f"`channels` must be None where {type(last).__name__} converts the image's type: got {self.channels}."
+                " Convert it behind the chain."
+            )
+        if self.labels and not self.mixes:
+            raise ValueError(
+                f"`labels` must be left out where no effect mixes them: got {self.labels}. Add MixUp or CutMix."
+            )
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -126,6 +157,21 @@ class Chain:
     def keypoint_formats(self) -> dict[str, str]:
         """The formats of keypoints, by path."""
         return dict(self.keypoints)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether an effect mixes records with their partners."""
+        return any(isinstance(link, Mixing) for link in self.links)
+
+    def partner_of(self, path: str) -> str:
+        """Where the partner's field lies."""
+        return f"{self.partner}.{path}"
+
+    @property
+    def partners(self) -> tuple[str, ...]:
+        """The paths of the partners' fields that are read."""
+        masks = [path for path, fill in self.fills.items() if fill is not None]
+        return tuple(self.partner_of(path) for path in (*self.images, *masks, *self.labels)) if self.mixes else ()
 
     @property
     def seen(self) -> dict[str, str]:
@@ -154,6 +200,10 @@ class Chain:
     def scale(self, dtype: Any, path: str) -> Scale:
         """What the values of an image of this type mean."""
         return scale_of(dtype, self.value_range, clip=self.clip, field=path)
+
+    def output_type(self, dtype: Any) -> Any:
+        """The type that images of this type come out in."""
+        return self.effects[-1].spec(jax.ShapeDtypeStruct((1, 1, 1), dtype)).dtype
 
     def to_dict(self) -> dict[str, Any]:
         """The chain in JSON's types: its effects with all their settings, its seed, and what the fields are."""

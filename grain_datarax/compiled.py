@@ -93,10 +93,10 @@ class CompiledChain(Launcher):
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
         self.names = chain.names
-        self.reads = (*chain.images, *chain.fills, *chain.seen)
+        self.reads = (*chain.images, *chain.fills, *chain.labels, *chain.partners, *chain.seen)
         left_alone = {path for path, fill in chain.fills.items() if fill is None}
         self._needs = tuple(path for path in self.reads if path not in left_alone)
-        self._written = frozenset(path for path in self._needs if path not in chain.seen)
+        self._written = frozenset(path for path in self._needs if path not in (*chain.seen, *chain.partners))
         self._checked: set[tuple[Any, ...]] = set()
         self._values_seen: set[tuple[str, Any]] = set()
         text = json.dumps(chain.to_dict())
@@ -140,7 +140,10 @@ class CompiledChain(Launcher):
                 )
         check_seeds(seeds, fields[self.reads[0]].shape[0])
         needed = {path: fields[path] for path in self._needs}
-        donated = donatable(needed, data, self._written, donate)
+        converted = {
+            path for path in self.chain.images if self.chain.output_type(fields[path].dtype) != fields[path].dtype
+        }
+        donated = donatable(needed, data, self._written - converted, donate)
         result: tuple[dict[str, Any], Tally | None] = launch(self._augmentations[bool(donated)], needed, donated, seeds)
         return result
 
@@ -158,6 +161,11 @@ class CompiledChain(Launcher):
 
     def output_spec(self, spec: Fields) -> dict[str, Any]:
         result = dict(spec)
+        for path in self.chain.images:
+            given = get_field(spec, path)
+            dtype = np.dtype(self.chain.output_type(given.dtype))
+            if dtype != given.dtype:
+                result = set_field(result, path, type(given)(shape=tuple(given.shape), dtype=dtype))
         for path, mark in self.chain.seen.items():
             given, dtype = get_field(spec, path), np.float32 if path in self.chain.box_formats else np.bool_
             result = set_field(result, mark, type(given)(shape=tuple(given.shape)[:-1], dtype=np.dtype(dtype)))

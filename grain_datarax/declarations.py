@@ -28,6 +28,14 @@ def checked_images(image: Any) -> str | tuple[str, ...]:
     return image[0] if len(image) == 1 else tuple(image)
 
 
+def checked_labels(labels: Any) -> tuple[str, ...]:
+    """Paths as a tuple."""
+    labels = (labels,) if isinstance(labels, str) else labels
+    if not isinstance(labels, list | tuple):
+        raise TypeError(f"`labels` must be a field or several: got {labels!r:.80}. Pass a name, or a list of names.")
+    return tuple(labels)
+
+
 def checked_range(value_range: Any) -> tuple[float, float] | None:
     """Two numbers, as they are, or None."""
     if value_range is None:

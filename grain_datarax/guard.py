@@ -49,6 +49,20 @@ def check_batch(chain: Chain, fields: Mapping[str, Any]) -> None:
         _check_mask(chain, path, fields[path], fill, image_shape)
     for path, length in {**dict.fromkeys(chain.box_formats, 4), **dict.fromkeys(chain.keypoint_formats, 2)}.items():
         _check_coordinates(chain, path, fields[path], length, image_shape)
+    for path in chain.labels:
+        if not is_float(fields[path].dtype):
+            raise TypeError(
+                f'`labels` must be floating point to be mixed: got {fields[path].dtype} for field "{path}". Turn class'
+                " numbers into vectors first: jax.nn.one_hot(label, classes), for example."
+            )
+    for path in (*chain.images, *chain.fills, *chain.labels):
+        partner = fields.get(chain.partner_of(path))
+        if partner is not None and (partner.shape, partner.dtype) != (fields[path].shape, fields[path].dtype):
+            raise ValueError(
+                f"`{chain.partner}` must hold fields of the record's shapes and types: got {partner.dtype} of shape"
+                f' {tuple(partner.shape)} for field "{chain.partner_of(path)}", and {fields[path].dtype} of shape'
+                f' {tuple(fields[path].shape)} for "{path}". Zip records of one form.'
+            )
     record_count(fields)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from grain_datarax.chain import Chain
 from grain_datarax.effects.composition import Composition, Sequential
 from grain_datarax.effects.effect import Effect
+from grain_datarax.effects.mixing import Mixing
 from grain_datarax.images import chosen, from_hwc, to_hwc
 from grain_datarax.purity import same_each_time
 from grain_datarax.random.bits import STREAM, uniform_integers, uniform_levels
@@ -58,11 +59,12 @@ class Augmentation:
         """Applies the effects to each record of a batch. Pure, to be compiled.
 
         Args:
-          fields: The images, masks, boxes and keypoints, by path, with the batch as axis 0.
+          fields: The images, masks, labels, boxes and keypoints, and those of partners, by path, with the batch as
+            axis 0.
           seeds: `uint32 (B, 2)`, the records' seeds.
 
         Returns:
-          The images and masks, what can be seen of boxes and keypoints, and what is to be counted, if anything.
+          The images, masks and labels, what can be seen of boxes and keypoints, and what is to be counted, if anything.
         """
         chain = self.chain
         result = {path: field for path, field in fields.items() if path not in chain.seen}
@@ -76,7 +78,8 @@ class Augmentation:
         batch = _Batch(result, outside, iter(enumerate(keys)))
         for effect in chain.effects:
             self._apply(effect, batch, None)
-        result, counted = batch.fields, batch.counted
+        result = {path: field for path, field in batch.fields.items() if path not in chain.partners}
+        counted = batch.counted
         if chain.seen:
             result |= self._seen(fields, result.pop(_COVERED))
         tally = Tally(jnp.stack(list(counted.values()), axis=-1), tuple(counted)) if counted else None
@@ -123,27 +126,44 @@ class Augmentation:
         draws = {shapes[path]: _draw(effect, keys, shapes[path], image.shape[:-3]) for path, image in images.items()}
         result = dict(fields)
         for path, image in images.items():
-            scale = chain.scale(image.dtype, path)
+            scale, partner = chain.scale(image.dtype, path), self._partner(effect, fields, path, chain.axes)
             treat = functools.partial(_image, effect, scale=scale, in_place=self.in_place)
-            result[path] = from_hwc(self._channels(effect, image, draws[shapes[path]], treat), chain.axes)
+            result[path] = from_hwc(self._channels(effect, image, partner, draws[shapes[path]], treat), chain.axes)
         drawn = draws[shapes[chain.images[0]]]
         for path, fill in {**chain.fills, _COVERED: True}.items():
             if fill is not None and path in fields:
                 axes = chain.axes if fields[path].ndim == len(chain.axes) else chain.axes.replace("C", "")
+                partner = None if path == _COVERED else self._partner(effect, fields, path, axes)
                 cover = functools.partial(_mask, effect, fill=fill)
-                result[path] = from_hwc(_by_frame(effect, cover, to_hwc(fields[path], axes), drawn), axes)
+                result[path] = from_hwc(_by_frame(effect, cover, to_hwc(fields[path], axes), partner, drawn), axes)
+        if isinstance(effect, Mixing):
+            mixing = effect.with_strengths(drawn[0])
+            for path in chain.labels:
+                result[path] = mixing.mixed_label(fields[path], fields[chain.partner_of(path)], drawn[1])
         if taken is None:
             return result
         return {path: jnp.where(taken, field, fields[path]) for path, field in result.items()}
+
+    def _partner(self, effect: Effect, fields: Fields, path: str, axes: str) -> jax.Array | None:
+        """The partner of an image or a mask, `(H, W, C)` or with frames, for effects that mix."""
+        return to_hwc(fields[self.chain.partner_of(path)], axes) if isinstance(effect, Mixing) else None
 
     def _treated_shape(self, image: jax.Array) -> tuple[int, int, int]:
         """The `(H, W, C)` that effects see of an image."""
         height, width, channels = image.shape[-3:]
         return height, width, channels if self.chain.channels is None else len(self.chain.channels)
 
-    def _channels(self, effect: Effect, image: jax.Array, drawn: Any, treat: Callable[..., jax.Array]) -> jax.Array:
+    def _channels(
+        self,
+        effect: Effect,
+        image: jax.Array,
+        partner: jax.Array | None,
+        drawn: Any,
+        treat: Callable[..., jax.Array],
+    ) -> jax.Array:
         """Treats the channels that the chain names."""
-        treated = _by_frame(effect, treat, chosen(image, "HWC", self.chain.channels), drawn)
+        treats = functools.partial(chosen, axes="HWC", channels=self.chain.channels)
+        treated = _by_frame(effect, treat, treats(image), None if partner is None else treats(partner), drawn)
         return treated if self.chain.channels is None else image.at[..., np.array(self.chain.channels)].set(treated)
 
     def _seen(self, fields: Fields, covered: jax.Array) -> dict[str, jax.Array]:
@@ -207,29 +227,41 @@ def _strength(key: jax.Array, within: tuple[Any, Any]) -> jax.Array:
     return jnp.clip(low + rounded(np.float32(high - low) * uniform_levels(key, ())), low, high)
 
 
-def _by_frame(effect: Effect, treat: Callable[..., jax.Array], field: jax.Array, drawn: Any) -> jax.Array:
+def _by_frame(
+    effect: Effect, treat: Callable[..., jax.Array], field: jax.Array, partner: jax.Array | None, drawn: Any
+) -> jax.Array:
     """Treats a field `(H, W, C)`, or each frame of `(T, H, W, C)`, with what was drawn for it."""
     if field.ndim == 3:
-        return treat(field, drawn)
-    by_frame: Callable[..., jax.Array] = jax.vmap(treat, in_axes=(0, None if effect.same_on_frame else 0))
-    return by_frame(field, drawn)
+        return treat(field, partner, drawn)
+    of_draws = None if effect.same_on_frame else 0
+    by_frame: Callable[..., jax.Array] = jax.vmap(treat, in_axes=(0, None if partner is None else 0, of_draws))
+    return by_frame(field, partner, drawn)
 
 
-def _image(effect: Effect, image: jax.Array, drawn: Any, *, scale: Any, in_place: bool) -> jax.Array:
-    """One image `(H, W, C)`, treated; raises `TypeError` unless it keeps shape and dtype."""
+def _image(
+    effect: Effect, image: jax.Array, partner: jax.Array | None, drawn: Any, *, scale: Any, in_place: bool
+) -> jax.Array:
+    """One image `(H, W, C)`, treated; raises `TypeError` unless it has the shape and the dtype that it is to have."""
     strengths, drawn = drawn
     effect = effect.with_strengths(strengths)
+    if isinstance(effect, Mixing):
+        assert partner is not None
+        return _kept("image", effect, image, effect.mixed(image, partner, drawn, scale))
     treat = effect.pixels_in_place if in_place else effect.pixels
-    return _kept("image", effect, image, same_each_time("image", lambda: treat(image, drawn, scale)))
+    spec = effect.spec(jax.ShapeDtypeStruct(image.shape, image.dtype))
+    return _kept("image", effect, spec, same_each_time("image", lambda: treat(image, drawn, scale)))
 
 
-def _mask(effect: Effect, mask: jax.Array, drawn: Any, *, fill: float) -> jax.Array:
+def _mask(effect: Effect, mask: jax.Array, partner: jax.Array | None, drawn: Any, *, fill: float) -> jax.Array:
     """One mask `(H, W, C)`, treated; raises `TypeError` unless it keeps shape and dtype."""
     strengths, drawn = drawn
-    return _kept("mask", effect, mask, effect.with_strengths(strengths).mask(mask, drawn, fill))
+    effect = effect.with_strengths(strengths)
+    if isinstance(effect, Mixing) and partner is not None:
+        return _kept("mask", effect, mask, effect.mixed_mask(mask, partner, drawn))
+    return _kept("mask", effect, mask, effect.mask(mask, drawn, fill))
 
 
-def _kept(what: str, effect: Effect, before: jax.Array, after: Any) -> jax.Array:
+def _kept(what: str, effect: Effect, before: jax.Array | jax.ShapeDtypeStruct, after: Any) -> jax.Array:
     if not isinstance(after, jax.Array) or (after.shape, after.dtype) != (before.shape, before.dtype):
         given = f"{after.dtype}{list(after.shape)}" if isinstance(after, jax.Array) else type(after).__name__
         raise TypeError(

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from effect_table import EFFECTS, chain, every_dtype, every_effect, run, seeded_batch, seeds, whole_table
+from effect_table import EFFECTS, chain, every_effect, every_effect_and_dtype, run, seeded_batch, seeds, whole_table
 from helpers import assert_unpickling_starts_no_backend, closing, contents, loader, pixels
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from sources import images
@@ -27,8 +27,7 @@ from grain_datarax.random.rounding import rounded
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "effects_1.json"
 
 
-@every_effect
-@every_dtype
+@every_effect_and_dtype
 @pytest.mark.parametrize("axes", ["HW", "HWC"])
 def test_keeps_dtype_and_shape_and_changes_pixels(effect, dtype, axes):
     batch = seeded_batch(8, shape=(16, 12, 3)[: len(axes)], dtype=dtype)
@@ -37,8 +36,7 @@ def test_keeps_dtype_and_shape_and_changes_pixels(effect, dtype, axes):
     assert (np.asarray(result) != batch["image"]).reshape(8, -1).any(axis=1).all()
 
 
-@every_effect
-@every_dtype
+@every_effect_and_dtype
 def test_record_and_batch_paths_agree_bit_for_bit(effect, dtype):
     source = grain.MapDataset.source([{"image": image} for image in images(16, dtype=dtype)])
     expected = [record["image"] for record in source.random_map(gdx.AugmentRecord(chain(effect())), seed=7)]
@@ -61,8 +59,7 @@ def test_records_of_any_axes_get_the_pixels_of_batches(effect, axes):
     np.testing.assert_array_equal(result["image"], expected[1])
 
 
-@every_effect
-@every_dtype
+@every_effect_and_dtype
 def test_vmapped_and_scanned_records_agree_bit_for_bit(effect, dtype):
     batch, links = seeded_batch(8, dtype=dtype), chain(effect())
 
@@ -75,8 +72,7 @@ def test_vmapped_and_scanned_records_agree_bit_for_bit(effect, dtype):
     np.testing.assert_array_equal(np.asarray(vmapped), run(links, batch))
 
 
-@every_effect
-@every_dtype
+@every_effect_and_dtype
 def test_channels_first_and_grey_images_get_the_pixels_of_channels_last(effect, dtype):
     batch = seeded_batch(4, dtype=dtype)
     expected = run(chain(effect()), batch)
@@ -87,8 +83,7 @@ def test_channels_first_and_grey_images_get_the_pixels_of_channels_last(effect, 
     np.testing.assert_array_equal(run(chain(effect(), axes="HW"), flat), run(chain(effect()), grey)[..., 0])
 
 
-@every_effect
-@every_dtype
+@every_effect_and_dtype
 def test_frames_share_a_draw_or_have_their_own(effect, dtype):
     batch = seeded_batch(3, shape=(5, 16, 12, 3), dtype=dtype)
     shared = run(chain(effect(same_on_frame=True), axes="THWC"), batch)

@@ -154,6 +154,10 @@ class Effect(abc.ABC):
         del drawn, ignore
         return mask
 
+    def spec(self, spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        """What comes out for an image `(H, W, C)` of this shape and type: the same, but for conversions."""
+        return spec
+
     def why_not(self, shape: tuple[int, int, int], scale: Scale, field: str) -> str | None:
         """Says why such images can't be treated, or returns None, as by default.
 

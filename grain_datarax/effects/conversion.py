@@ -1,0 +1,118 @@
+"""From images to what a model takes: the last effect of a chain, in one pass with those before it."""
+
+import abc
+import dataclasses
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from grain_datarax.effects.effect import PixelEffect
+from grain_datarax.effects.settings import Choice, Number, Rule
+from grain_datarax.images import Scale, compute_type
+from grain_datarax.random.rounding import rounded, rounded_to
+
+_TYPES = ("float32", "bfloat16", "float16")
+
+
+class PerChannel(Rule):
+    """A number, or one for each channel."""
+
+    def __init__(self, rule: Number) -> None:
+        self.rule = rule
+
+    def __call__(self, name: str, value: Any) -> tuple[float, ...]:
+        values = value if isinstance(value, list | tuple) else (value,)
+        if not values:
+            raise ValueError(f"`{name}` must be a number, or one for each channel: got {value!r}. Pass some.")
+        return tuple(self.rule(name, each) for each in values)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class Conversion(PixelEffect):
+    """Turns images into another floating-point type; a chain holds one at most, as its last effect.
+
+    Attributes:
+      dtype: What comes out: `"float32"`, `"bfloat16"` or `"float16"`.
+    """
+
+    dtype: Annotated[str, Choice(_TYPES)] = "float32"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.dtype, str):
+            object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
+        super().__post_init__()
+        if self.p != 1:
+            raise ValueError(
+                f"`p` must be 1 for {type(self).__name__}, as all records have one type: got {self.p!r}. Leave it out."
+            )
+
+    @property
+    def clips(self) -> bool:
+        """No: what lies outside the range stays outside."""
+        return False
+
+    def spec(self, spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(spec.shape, jnp.dtype(self.dtype))
+
+    @abc.abstractmethod
+    def pixels(self, image: jax.Array, drawn: Any, scale: Scale) -> jax.Array: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cast(Conversion):
+    """Converts the type alone.
+
+    Attributes:
+      scale: Turn values into fractions of the value range, as 0 to 255 into 0 to 1; otherwise they stay as they are.
+
+    Example:
+      >>> Cast(dtype="bfloat16", scale=True)
+      Cast(dtype='bfloat16', scale=True)
+    """
+
+    scale: bool = False
+
+    def pixels(self, image: jax.Array, drawn: Any, scale: Scale) -> jax.Array:
+        del drawn
+        values = scale.to_fractions(image) if self.scale else image.astype(compute_type(image.dtype))
+        return rounded_to(values, self.dtype)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Normalize(Conversion):
+    """`(image - mean) / std` for each channel, where the image is in fractions of its value range.
+
+    Attributes:
+      mean: A number, or one for each channel, in fractions of the value range.
+      std: Likewise, positive.
+
+    Example:
+      >>> Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), dtype="bfloat16")
+      Normalize(dtype='bfloat16', mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    """
+
+    mean: Annotated[float | tuple[float, ...], PerChannel(Number(rule="be finite"))]
+    std: Annotated[float | tuple[float, ...], PerChannel(Number(1e-30, 1e30, "be positive, from 1e-30 to 1e30"))]
+
+    def why_not(self, shape: tuple[int, int, int], scale: Scale, field: str) -> str | None:
+        del scale
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if np.size(values) not in (1, shape[2]):
+                return (
+                    f"`{name}` must be one number, or one for each channel: got {np.size(values)} for field"
+                    f' "{field}" of {shape[2]} channels. Pass as many.'
+                )
+        return None
+
+    def pixels(self, image: jax.Array, drawn: Any, scale: Scale) -> jax.Array:
+        del drawn
+        wide = compute_type(image.dtype)
+        mean, std = np.asarray(self.mean, np.float64), np.asarray(self.std, np.float64)
+        # One product and one sum, with constants that NumPy has computed.
+        factor = (1 / (scale.width * std)).astype(wide)
+        shift = ((scale.low / scale.width + mean) / std).astype(wide)
+        product = image.astype(wide) * factor
+        values = (rounded(product) if wide == jnp.float32 else product) - shift
+        return rounded_to(values, self.dtype)

@@ -1,0 +1,111 @@
+"""Any function of JAX as an effect."""
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+
+from grain_datarax.effects.effect import Effect
+from grain_datarax.effects.settings import Plain, Rule
+
+
+class Importable(Rule):
+    """A function that can be imported, kept by its name: `"module:name"`."""
+
+    def __call__(self, name: str, value: Any) -> str:
+        if not isinstance(value, str) and not callable(value):
+            raise TypeError(f"`{name}` must be a function: got {value!r:.80}. Pass one of (key, image).")
+        path = value if isinstance(value, str) else f"{value.__module__}:{getattr(value, '__qualname__', '')}"
+        try:
+            found = imported(path)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"`{name}` must be a function that can be imported by its name: got {value!r:.80}, {error}. Define it"
+                " with def in a module, so that other processes, checkpoints and texts can name it."
+            ) from error
+        if not callable(found) or not (isinstance(value, str) or found is value):
+            raise ValueError(
+                f"`{name}` must be the function of its name: got {value!r:.80}, and {path} is {found!r:.80}. Pass that,"
+                " or rename it."
+            )
+        return path
+
+
+def imported(path: str) -> Any:
+    """What `"module:name"` names."""
+    module, _, name = path.partition(":")
+    return functools.reduce(getattr, name.split("."), importlib.import_module(module))
+
+
+class Keywords(Rule):
+    """Arguments by their names, of JSON's types; kept in pairs."""
+
+    def __call__(self, name: str, value: Any) -> tuple[tuple[str, Any], ...]:
+        pairs = tuple(value.items()) if isinstance(value, Mapping) else value
+        if not isinstance(pairs, list | tuple) or not all(
+            isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs
+        ):
+            raise TypeError(f"`{name}` must be a mapping from names to values: got {value!r:.80}. Pass a dict.")
+        return tuple(sorted((argument, Plain()(name, held)) for argument, held in pairs))
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Function(Effect):
+    """A function `(key, image, **settings) -> image` of one record, such as those of dm_pix.
+
+    It is given the record's key and an image `(H, W, C)`, `float32`, in fractions of its value range, and returns one
+    of the same shape. It has to be pure, of JAX, and drawing from its key alone. Its results do not depend on the batch
+    but for the last bits of what it adds up over pixels; see `Effect`.
+
+    Attributes:
+      function: The function, or its name, `"module:name"`, as in text: reading a chain imports it. A
+        `functools.partial` is taken apart.
+      settings: Further arguments, of JSON's types.
+
+    Raises:
+      ValueError: If the function can't be imported by its name, as a lambda can't.
+
+    Example:
+      >>> Function("jax.numpy:where", {"x": 0.0})  # only to be seen: its arguments are others
+      Function('jax.numpy:where', {'x': 0.0})
+    """
+
+    function: Annotated[Callable[..., jax.Array] | str, Importable()]
+    settings: Annotated[Mapping[str, Any], Keywords()] = ()  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        function: Any = self.function
+        settings = dict(self.settings)
+        while isinstance(function, functools.partial):
+            if function.args:
+                raise ValueError(
+                    f"`function` must be given its settings by name: got {function!r:.80}. Pass them as keywords."
+                )
+            function, settings = function.func, {**function.keywords, **settings}
+        object.__setattr__(self, "function", function)
+        object.__setattr__(self, "settings", settings)
+        super().__post_init__()
+
+    @property
+    def namespace(self) -> str:
+        """The effect's name, or else its class and its function."""
+        return self.name or f"{type(self).__name__}/{self.function}"
+
+    def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+        del shape
+        return key
+
+    def image(self, image: jax.Array, drawn: jax.Array) -> jax.Array:
+        return jnp.asarray(imported(str(self.function))(drawn, image, **dict(self.settings)))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "settings": dict(self.settings)}
+
+    def __repr__(self) -> str:
+        others = [text for text in self.changed() if not text.startswith(("function=", "settings="))]
+        settings = [repr(dict(self.settings))] if self.settings else []
+        return f"{type(self).__name__}({', '.join([repr(self.function), *settings, *others])})"
