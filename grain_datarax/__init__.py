@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from grain_datarax.effects.patch_dropout import PatchDropout, patch_dropout
     from grain_datarax.effects.poisson_noise import PoissonNoise, poisson_noise
     from grain_datarax.effects.salt_pepper_noise import SaltPepperNoise, salt_pepper_noise
+    from grain_datarax.inspection import draws, replay
     from grain_datarax.pages.batch import Batch, Element
     from grain_datarax.pages.modality import ModalityOperator, ModalityOperatorConfig
     from grain_datarax.pages.module import DataraxModule, DataraxModuleConfig
@@ -59,9 +60,11 @@ __all__ = [
     "SomeOf",
     "__version__",
     "augment",
+    "draws",
     "gaussian_noise",
     "patch_dropout",
     "poisson_noise",
+    "replay",
     "salt_pepper_noise",
 ]
 
@@ -85,6 +88,7 @@ _HOMES = (
     "pages.patch_dropout_operator",
     "pages.noise_operator",
     "transforms",
+    "inspection",
     "device",
 )
 

@@ -1,12 +1,14 @@
 """Chain: effects, one after the other, on the fields of each record; a value, in the order in which they apply."""
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import jax
 import numpy as np
 
+from grain_datarax import text
 from grain_datarax.declarations import (
     checked_channels,
     checked_formats,
@@ -22,7 +24,7 @@ from grain_datarax.effects.composition import Composition
 from grain_datarax.effects.conversion import Conversion
 from grain_datarax.effects.effect import Effect, as_json, unknown_name
 from grain_datarax.effects.mixing import Mixing
-from grain_datarax.effects.settings import Flag, Name
+from grain_datarax.effects.settings import Flag, Name, Optional
 from grain_datarax.images import AXES, Scale, scale_of
 from grain_datarax.random.keys import distinct_names, effect_words
 from grain_datarax.visibility import BOX_FORMATS, KEYPOINT_FORMATS, marks
@@ -59,6 +61,8 @@ class Chain:
         share of each that effects have covered comes out as a field, `float32 (N,)`, `"..._covered"`.
       labels: Fields of labels that `MixUp` and `CutMix` mix, floating point, such as one-hot.
       partner: The field that holds a record's partner, for these: a mapping with the same images, masks and labels.
+      draws: A field to write what each record drew, by the names of the effects: whether each was `applied`, its
+        strengths, its positions; see `grain_datarax.draws`. None writes none.
       keypoints: Fields of keypoints `(..., 2)` and their format, `"xy"` or `"rel_xy"`. They stay as they are; whether
         each lies inside the image and is not covered comes out as `bool (...)`, `"..._visible"`.
 
@@ -87,6 +91,7 @@ class Chain:
     keypoints: Mapping[str, str] | Sequence[tuple[str, str]] = ()
     labels: str | Sequence[str] = ()
     partner: str = "partner"
+    draws: str | None = None
 
     def __post_init__(self) -> None:
         effects = (self.effects,) if isinstance(self.effects, Effect) else self.effects
@@ -110,12 +115,13 @@ class Chain:
             "keypoints": checked_formats("keypoints", self.keypoints, KEYPOINT_FORMATS),
             "labels": checked_labels(self.labels),
             "partner": Name()("partner", self.partner),
+            "draws": Optional(Name())("draws", self.draws),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         read = {"image": self.images, "masks": self.fills, "labels": self.labels}
         require_fields(**read, boxes=self.box_formats, keypoints=self.keypoint_formats, partner=[self.partner])
-        require_fields(**read, boxes=self.seen.values())
+        require_fields(**read, boxes=self.seen.values(), draws=[self.draws] if self.draws else [])
         assert self.names  # which raises for effects of one name
         self._require_parts()
 
@@ -245,6 +251,23 @@ class Chain:
         table = EFFECTS | {effect.text_name(): effect for effect in effects}
         settings["effects"] = [_effect_from(part, table) for part in settings["effects"]]
         return cls(**settings)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the chain to a file, of JSON or YAML (`pip install 'grain-datarax[yaml]'`) as its name says.
+
+        Raises:
+          ValueError: If the name ends in none of `.json`, `.yaml` and `.yml`.
+          ImportError: If it is YAML, and PyYAML is not installed.
+        """
+        text.write(self.to_dict(), path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], effects: Iterable[type[Effect]] = ()) -> Self:
+        """The chain that a file describes; see `save` and `from_dict`.
+
+        A chain may name functions, which are then imported: read files that you trust.
+        """
+        return cls.from_dict(text.read(path), effects)
 
     def __repr__(self) -> str:
         fields = dataclasses.fields(self)[2:]  # behind `effects` and `seed`

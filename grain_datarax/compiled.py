@@ -114,7 +114,9 @@ class CompiledChain(Launcher):
 
     def __call__(self, data: Fields, seeds: Any, *, donate: bool = False, counted: int | None = None) -> dict[str, Any]:
         written, tally = self._launch(data, seeds, donate)
-        if not any(isinstance(field, Tracer) for field in written.values()):  # inside jax.jit nothing happens yet
+        if not any(
+            isinstance(field, Tracer) for field in jax.tree.leaves(written)
+        ):  # inside jax.jit nothing happens yet
             self._counts.add(len(seeds) if counted is None else counted, tally)
         return written
 
@@ -132,11 +134,11 @@ class CompiledChain(Launcher):
     def _launch(self, data: Fields, seeds: Any, donate: bool) -> tuple[dict[str, Any], Tally | None]:
         fields = {path: get_field(data, path) for path in self.reads}
         self._check_once(fields)
-        for mark in self.chain.seen.values():
+        for mark in (*self.chain.seen.values(), *([self.chain.draws] if self.chain.draws else [])):
             if has_field(data, mark):
                 raise ValueError(
                     f"`{mark}` must not be in the batch before it is written: got the fields {field_names(data)}."
-                    " Rename it, or see to boxes and keypoints in one chain."
+                    " Rename it, or let one chain write it."
                 )
         check_seeds(seeds, fields[self.reads[0]].shape[0])
         needed = {path: fields[path] for path in self._needs}
@@ -169,7 +171,25 @@ class CompiledChain(Launcher):
         for path, mark in self.chain.seen.items():
             given, dtype = get_field(spec, path), np.float32 if path in self.chain.box_formats else np.bool_
             result = set_field(result, mark, type(given)(shape=tuple(given.shape)[:-1], dtype=np.dtype(dtype)))
+        if self.chain.draws:
+            result = set_field(result, self.chain.draws, self._spec_of_draws(spec))
         return result
+
+    def _spec_of_draws(self, spec: Fields) -> Any:
+        first = get_field(spec, self.chain.images[0])
+        is_record = len(first.shape) == len(self.chain.axes)
+        given = {path: get_field(spec, path) for path in self._needs}
+        fields = {
+            path: jax.ShapeDtypeStruct((1, *field.shape) if is_record else tuple(field.shape), field.dtype)
+            for path, field in given.items()
+        }
+        seeds = jax.ShapeDtypeStruct((fields[self.chain.images[0]].shape[0], 2), np.uint32)
+        written, _ = jax.eval_shape(self._augmentations[False].augment, fields, seeds)
+        drop = int(is_record)
+        return jax.tree.map(
+            lambda leaf: type(first)(shape=tuple(leaf.shape)[drop:], dtype=np.dtype(leaf.dtype)),
+            written[self.chain.draws],
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         return {"stream_version": STREAM_VERSION, "chain": self.chain.to_dict()}

@@ -1,8 +1,13 @@
 """What decides the pixels, kept in a checkpoint and compared when it is restored."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from grain_datarax.chain import Chain
+from grain_datarax.effects import EFFECTS
+from grain_datarax.effects.effect import as_json
+from grain_datarax.effects.gaussian_noise import GaussianNoise
 from grain_datarax.random.keys import STREAM_VERSION
 from grain_datarax.states import require_fingerprint
 
@@ -38,10 +43,26 @@ def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[st
 def _links(fingerprint: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """The operators or effects in their order, by what they are called."""
     if "chain" in fingerprint:
-        return [(effect.get("name") or effect["effect"], effect) for effect in fingerprint["chain"]["effects"]]
+        effects = [_with_defaults(effect) for effect in fingerprint["chain"]["effects"]]
+        return [(effect.get("name") or effect["effect"], effect) for effect in effects]
     return [(operator["name"], operator) for operator in fingerprint["operators"]]
 
 
 def _whole(fingerprint: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a chain says once for all its effects."""
-    return {name: setting for name, setting in fingerprint.get("chain", {}).items() if name != "effects"}
+    if "chain" not in fingerprint:
+        return {}
+    whole = {**Chain([GaussianNoise()], seed=0).to_dict(), **fingerprint["chain"]}
+    return {name: setting for name, setting in whole.items() if name != "effects"}
+
+
+def _with_defaults(effect: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An effect's text, with the settings that came with a later release: by default all is as it was before."""
+    cls = EFFECTS.get(effect["effect"])
+    if cls is None:
+        return effect
+    defaults = {field.name: as_json(field.default) for field in dataclasses.fields(cls)}
+    filled = {**{name: value for name, value in defaults.items() if value is not dataclasses.MISSING}, **effect}
+    return (
+        {**filled, "effects": [_with_defaults(each) for each in effect["effects"]]} if "effects" in effect else filled
+    )

@@ -55,7 +55,7 @@ class Augmentation:
     in_place: bool
     chain: Chain = dataclasses.field(compare=False)
 
-    def augment(self, fields: Fields, seeds: jax.Array) -> tuple[dict[str, jax.Array], Tally | None]:
+    def augment(self, fields: Fields, seeds: jax.Array) -> tuple[dict[str, Any], Tally | None]:
         """Applies the effects to each record of a batch. Pure, to be compiled.
 
         Args:
@@ -64,22 +64,25 @@ class Augmentation:
           seeds: `uint32 (B, 2)`, the records' seeds.
 
         Returns:
-          The images, masks and labels, what can be seen of boxes and keypoints, and what is to be counted, if anything.
+          The images, masks and labels, what can be seen of boxes and keypoints, and what was drawn where the chain says
+          so; and what is to be counted, if anything.
         """
         chain = self.chain
-        result = {path: field for path, field in fields.items() if path not in chain.seen}
+        arriving = {path: field for path, field in fields.items() if path not in chain.seen}
         if chain.seen:
             first = to_hwc(fields[chain.images[0]], chain.axes)[..., 0]
-            result[_COVERED] = (first != 0) & False  # not zeros_like, which has no sharding on Explicit meshes
+            arriving[_COVERED] = (first != 0) & False  # not zeros_like, which has no sharding on Explicit meshes
         outside = self._outside(fields)
         if outside is not None and self.in_place:  # else XLA copies what is written to while it is being looked at
-            outside, result = jax.lax.optimization_barrier((outside, result))
+            outside, arriving = jax.lax.optimization_barrier((outside, arriving))
         keys = [{setting: _record_keys(words, seeds) for setting, words in link.items()} for link in chain.key_words()]
-        batch = _Batch(result, outside, iter(enumerate(keys)))
+        batch = _Batch(arriving, seeds, outside, iter(enumerate(keys)))
         for effect in chain.effects:
             self._apply(effect, batch, None)
-        result = {path: field for path, field in batch.fields.items() if path not in chain.partners}
+        result: dict[str, Any] = {path: field for path, field in batch.fields.items() if path not in chain.partners}
         counted = batch.counted
+        if chain.draws:
+            result[chain.draws] = {chain.names[index]: told for index, told in batch.told.items()}
         if chain.seen:
             result |= self._seen(fields, result.pop(_COVERED))
         tally = Tally(jnp.stack(list(counted.values()), axis=-1), tuple(counted)) if counted else None
@@ -93,15 +96,18 @@ class Augmentation:
             taken = applies if taken is None else taken & applies
         if taken is not None:
             batch.counted[index, "applied"] = taken.astype(jnp.int32)
+        applied = jnp.ones_like(batch.seeds[:, 0], bool) if taken is None else taken
         if isinstance(effect, Composition):
             chosen = jax.vmap(functools.partial(effect.draw, shape=(0, 0, 0)))(keys[""])
+            batch.told[index] = {"applied": applied, **effect.told(chosen)}
             for place, part in enumerate(effect.effects):
                 always = isinstance(effect, Sequential)
                 takes = taken if always else chosen[:, place] if taken is None else taken & chosen[:, place]
                 self._apply(part, batch, takes)
             return
         treat = functools.partial(self._treat, effect)
-        batch.fields = jax.vmap(treat, in_axes=(0, 0, None if taken is None else 0))(keys, batch.fields, taken)
+        batch.fields, told = jax.vmap(treat, in_axes=(0, 0, None if taken is None else 0))(keys, batch.fields, taken)
+        batch.told[index] = {"applied": applied, **told}
         if batch.outside is not None and effect.clips:  # the first that clips finds them all, the next none
             batch.counted[index, "outside"] = batch.outside if taken is None else jnp.where(taken, batch.outside, 0)
             batch.outside = batch.outside - batch.counted[index, "outside"]
@@ -118,8 +124,8 @@ class Augmentation:
 
     def _treat(
         self, effect: Effect, keys: Mapping[str, jax.Array], fields: Fields, taken: jax.Array | None
-    ) -> dict[str, jax.Array]:
-        """One effect on one record: its fields, as they were unless the record takes the effect."""
+    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        """One effect on one record: its fields, as they were unless the record takes the effect; and what it drew."""
         chain = self.chain
         images = {path: to_hwc(fields[path], chain.axes) for path in chain.images}
         shapes = {path: self._treated_shape(image) for path, image in images.items()}
@@ -140,9 +146,10 @@ class Augmentation:
             mixing = effect.with_strengths(drawn[0])
             for path in chain.labels:
                 result[path] = mixing.mixed_label(fields[path], fields[chain.partner_of(path)], drawn[1])
-        if taken is None:
-            return result
-        return {path: jnp.where(taken, field, fields[path]) for path, field in result.items()}
+        told = {**drawn[0], **_told(effect, drawn, images[chain.images[0]].ndim == 4)}
+        if taken is not None:
+            result = {path: jnp.where(taken, field, fields[path]) for path, field in result.items()}
+        return result, told
 
     def _partner(self, effect: Effect, fields: Fields, path: str, axes: str) -> jax.Array | None:
         """The partner of an image or a mask, `(H, W, C)` or with frames, for effects that mix."""
@@ -184,15 +191,19 @@ class _Batch:
 
     Attributes:
       fields: Its fields by path.
+      seeds: Its records' seeds, `uint32 (B, 2)`.
       outside: How many values of each record lie outside the range, and are not counted yet; `int32 (B,)` or None.
       links: The index and the records' keys of each link that is still to come.
       counted: What is counted, by link and kind, `int32 (B,)`.
+      told: What is told of the draws, by link.
     """
 
     fields: dict[str, jax.Array]
+    seeds: jax.Array
     outside: jax.Array | None
     links: Iterator[tuple[int, Mapping[str, jax.Array]]]
     counted: dict[tuple[int, str], jax.Array] = dataclasses.field(default_factory=dict)
+    told: dict[int, dict[str, jax.Array]] = dataclasses.field(default_factory=dict)
 
 
 def _record_keys(words: np.ndarray, seeds: jax.Array) -> jax.Array:
@@ -225,6 +236,16 @@ def _strength(key: jax.Array, within: tuple[Any, Any]) -> jax.Array:
     if isinstance(low, int):
         return low + uniform_integers(key, (1,), np.array([high - low + 1]))[0]
     return jnp.clip(low + rounded(np.float32(high - low) * uniform_levels(key, ())), low, high)
+
+
+def _told(effect: Effect, drawn: Any, has_frames: bool) -> dict[str, jax.Array]:
+    """What an effect tells of its draw, or of those of its frames."""
+
+    def tell(drawn: Any) -> dict[str, jax.Array]:
+        strengths, draw = drawn
+        return effect.with_strengths(strengths).told(draw)
+
+    return jax.vmap(tell)(drawn) if has_frames and not effect.same_on_frame else tell(drawn)
 
 
 def _by_frame(

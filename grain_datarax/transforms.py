@@ -175,7 +175,7 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
         require_mapping(element)
         written = workers.run(lambda: self._launch(element, rng))
         # Copied: a view of JAX's memory is read-only, and records are for other transforms to work on.
-        augmented = set_fields(element, {path: np.array(field[0]) for path, field in written.items()})
+        augmented = set_fields(element, jax.tree.map(lambda field: np.array(field[0]), written))
         return self._augmenter.with_draws(augmented, np.array(True))
 
     def _launch(self, element: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:

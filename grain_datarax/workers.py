@@ -37,7 +37,8 @@ def _on_cpu(augment: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     _stay_off_the_accelerator()
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         try:
-            return {path: np.asarray(field) for path, field in augment().items()}
+            written: dict[str, Any] = jax.tree.map(np.asarray, augment())
+            return written
         except Exception as error:
             if type(error).__module__ == "builtins":
                 raise

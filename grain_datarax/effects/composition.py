@@ -69,6 +69,9 @@ class Composition(Effect):
     def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
         """Which of the effects a record takes: `bool (effects,)`."""
 
+    def told(self, drawn: jax.Array) -> dict[str, jax.Array]:
+        return {"chosen": drawn}
+
     def image(self, image: jax.Array, drawn: Any) -> jax.Array:
         del drawn  # of the composition itself, whose effects a chain applies one by one
         return image

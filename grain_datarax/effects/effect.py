@@ -117,6 +117,15 @@ class Effect(abc.ABC):
         del key, shape
         return ()
 
+    def told(self, drawn: Any) -> dict[str, jax.Array]:
+        """What is told of a draw beside the strengths, small arrays by name, such as positions; nothing by default.
+
+        Args:
+          drawn: What `draw` returned for this record.
+        """
+        del drawn
+        return {}
+
     @abc.abstractmethod
     def image(self, image: jax.Array, drawn: Any) -> jax.Array:
         """What becomes of one image.

@@ -19,7 +19,7 @@ class Importable(Rule):
     def __call__(self, name: str, value: Any) -> str:
         if not isinstance(value, str) and not callable(value):
             raise TypeError(f"`{name}` must be a function: got {value!r:.80}. Pass one of (key, image).")
-        path = value if isinstance(value, str) else f"{value.__module__}:{getattr(value, '__qualname__', '')}"
+        path = value if isinstance(value, str) else _path_of(value)
         try:
             found = imported(path)
         except (ImportError, AttributeError, ValueError) as error:
@@ -33,6 +33,16 @@ class Importable(Rule):
                 " or rename it."
             )
         return path
+
+
+def _path_of(function: Callable[..., Any]) -> str:
+    """Where a function is found: in the outermost package that has it under its name, as that is what stays."""
+    parts, name = function.__module__.split("."), getattr(function, "__qualname__", "")
+    for depth in range(1, len(parts)):
+        outer = ".".join(parts[:depth])
+        if getattr(importlib.import_module(outer), name, None) is function:
+            return f"{outer}:{name}"
+    return f"{function.__module__}:{name}"
 
 
 def imported(path: str) -> Any:

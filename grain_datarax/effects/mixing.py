@@ -38,6 +38,9 @@ class Mixing(PixelEffect):
         del drawn, scale  # a chain mixes it with its partner
         return image
 
+    def told(self, drawn: jax.Array) -> dict[str, jax.Array]:
+        return {"share": self.share(drawn)}
+
     @abc.abstractmethod
     def share(self, drawn: Any) -> jax.Array:
         """The record's own share, from 0 to 1."""
@@ -86,7 +89,8 @@ class MixUp(Mixing):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CutMix(Mixing):
-    """A rectangle is the partner's, in masks too; labels are mixed by area. Draws int32 `(top, left, bottom, right)`.
+    """A rectangle is the partner's, in masks too; labels are mixed by area. Draws int32 `(6,)`: its top,
+    left, bottom and right, and the image's size.
 
     The rectangle has the sides `sqrt(1 - share)` of the image's, is centred anywhere in the image, and is cut off at
     its edges. Boxes and keypoints in it count as covered.
@@ -109,6 +113,9 @@ class CutMix(Mixing):
         return jnp.concatenate(
             [jnp.maximum(centre - sides, 0), jnp.minimum(centre + sides, size), size.astype(np.int32)]
         )
+
+    def told(self, drawn: jax.Array) -> dict[str, jax.Array]:
+        return {**super().told(drawn), "box": drawn[:4]}
 
     def share(self, drawn: jax.Array) -> jax.Array:
         top, left, bottom, right, height, width = drawn

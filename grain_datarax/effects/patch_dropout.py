@@ -128,6 +128,9 @@ class PatchDropout(Occlusion):
         (height, _), (width, _) = self._sides(shape)
         return height, width
 
+    def told(self, drawn: jax.Array) -> dict[str, jax.Array]:
+        return {"positions": drawn}
+
     def covered(self, drawn: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
         return covered_by_patches(drawn, shape[:2], self._size(shape))
 

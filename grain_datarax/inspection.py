@@ -1,0 +1,88 @@
+"""record, seed -> what it drew, and its pixels once more."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from grain_datarax.chain import Chain
+from grain_datarax.records import Augmentation
+from grain_datarax.seeding import RECORD_DRAWS, RECORD_SEED
+from grain_datarax.transforms import AugmentRecord
+
+
+def draws(chain: Chain, record_seed: Any, shape: Sequence[int]) -> dict[str, dict[str, np.ndarray]]:
+    """What records draw, without their pixels: by their seeds alone.
+
+    Args:
+      chain: The chain.
+      record_seed: `uint32 (2,)` of one record, or `(B, 2)` of several.
+      shape: That of an image, in the chain's axes, without the batch. Of several images it is that of the first.
+
+    Returns:
+      By the name of each effect: `applied`, whether it treats the record; its strengths that are ranges, by their
+      names; and what it tells of its draw, such as `positions`; with the batch as axis 0 if there is one.
+
+    Raises:
+      ValueError: If a seed or a shape is none of the chain's.
+
+    Example:
+      >>> import grain_datarax as gdx
+      >>> chain = gdx.Chain([gdx.GaussianNoise(std=(0.1, 0.2), p=0.5)], seed=0)
+      >>> {name: value.item() for name, value in draws(chain, np.uint32([1, 2]), (8, 8, 3))["GaussianNoise"].items()}
+      {'applied': False, 'std': 0.1416...}
+    """
+    seeds = np.asarray(record_seed)
+    if seeds.ndim not in (1, 2) or seeds.shape[-1] != 2 or seeds.dtype != np.uint32:
+        raise ValueError(
+            f"`record_seed` must be uint32 of shape (2,) or (B, 2): got {seeds.dtype} of shape {seeds.shape}. Pass that"
+            " of a batch made with keep_seed=True."
+        )
+    if len(shape) != len(chain.axes):
+        raise ValueError(f"`shape` must be of the axes {chain.axes!r}: got {tuple(shape)}. Pass that of one image.")
+    alone = dataclasses.replace(
+        chain, image=chain.images[0], masks=(), boxes=(), keypoints=(), labels=(), draws="draws", clip=False
+    )
+    augment = Augmentation(repr(alone), False, alone).augment
+
+    @jax.jit
+    def drawn(seeds: jax.Array) -> Any:
+        # What becomes of the pixels is not computed, as nobody asks for it.
+        image = jnp.zeros((len(seeds), *shape), jnp.float32)
+        return augment(dict.fromkeys((*alone.images, *alone.partners), image), seeds)[0]["draws"]
+
+    result: dict[str, dict[str, np.ndarray]] = jax.tree.map(np.asarray, drawn(jnp.atleast_2d(seeds)))
+    return result if seeds.ndim == 2 else jax.tree.map(lambda rows: rows[0], result)
+
+
+def replay(record: Mapping[str, Any], record_seed: Any, chain: Chain) -> dict[str, Any]:
+    """One record, augmented once more: the pixels that it had in any batch, bit for bit.
+
+    Args:
+      record: The record before augmentation, without a batch axis.
+      record_seed: `uint32 (2,)`, its seed: from a batch made with `keep_seed=True`, for example.
+      chain: The chain.
+
+    Returns:
+      A new dict of the same fields, in NumPy where they are written.
+
+    Example:
+      >>> import grain_datarax as gdx
+      >>> chain = gdx.Chain([gdx.GaussianNoise(std=0.1)], seed=0)
+      >>> record = {"image": np.zeros((8, 8, 3), np.uint8)}
+      >>> replay(record, np.uint32([1, 2]), chain)["image"].shape
+      (8, 8, 3)
+    """
+    seed = np.asarray(record_seed)
+    if seed.shape != (2,) or seed.dtype != np.uint32:
+        raise ValueError(
+            f"`record_seed` must be uint32 of shape (2,), that of one record: got {seed.dtype} of shape {seed.shape}."
+            " Pass a row of the batch's."
+        )
+    seeded = {name: field for name, field in record.items() if name not in (RECORD_SEED, RECORD_DRAWS)}
+    # The generator is not asked, as the record has its seed.
+    augmented = AugmentRecord(chain).random_map({**seeded, RECORD_SEED: seed}, np.random.default_rng(0))
+    return {name: field for name, field in augmented.items() if name not in (RECORD_SEED, RECORD_DRAWS)}
