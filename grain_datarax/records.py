@@ -245,7 +245,8 @@ def _told(effect: Effect, drawn: Any, has_frames: bool) -> dict[str, jax.Array]:
         strengths, draw = drawn
         return effect.with_strengths(strengths).told(draw)
 
-    return jax.vmap(tell)(drawn) if has_frames and not effect.same_on_frame else tell(drawn)
+    apart = has_frames and not effect.same_on_frame and jax.tree.leaves(drawn)
+    return jax.vmap(tell)(drawn) if apart else tell(drawn)
 
 
 def _by_frame(

@@ -11,7 +11,8 @@ import numpy as np
 from grain_datarax.effects.effect import PixelEffect
 from grain_datarax.effects.settings import Number
 from grain_datarax.images import Scale, compute_type
-from grain_datarax.random.bits import uniform_integers, uniform_levels
+from grain_datarax.random.beta import symmetric_beta
+from grain_datarax.random.bits import uniform_integers
 from grain_datarax.random.rounding import rounded
 
 
@@ -28,11 +29,6 @@ class Mixing(PixelEffect):
 
     alpha: Annotated[float, Number(1e-3, 1e3, "be from 0.001 to 1000")] = 1.0
     same_on_frame: bool = True
-
-    def _own_share(self, key: jax.Array) -> jax.Array:
-        if self.alpha == 1:
-            return uniform_levels(key, ())
-        return jax.random.beta(key, self.alpha, self.alpha, dtype=jnp.float32)
 
     def pixels(self, image: jax.Array, drawn: Any, scale: Scale) -> jax.Array:
         del drawn, scale  # a chain mixes it with its partner
@@ -77,7 +73,7 @@ class MixUp(Mixing):
 
     def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
         del shape
-        return self._own_share(key)
+        return symmetric_beta(key, self.alpha)
 
     def share(self, drawn: jax.Array) -> jax.Array:
         return drawn
@@ -106,7 +102,7 @@ class CutMix(Mixing):
     """
 
     def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
-        half = 0.5 * jnp.sqrt(1 - self._own_share(key))
+        half = 0.5 * jnp.sqrt(1 - symmetric_beta(key, self.alpha))
         size = np.array(shape[:2])
         centre = uniform_integers(jax.random.fold_in(key, 1), (2,), size)
         sides = jnp.floor(rounded(half * size.astype(np.float32))).astype(jnp.int32)

@@ -1,0 +1,48 @@
+"""Numbers of the symmetric beta law by inverting its distribution function: one uniform level per number."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from grain_datarax.random.bits import uniform_levels
+from grain_datarax.random.rounding import rounded
+
+_STEPS = 1024
+
+
+def symmetric_beta(key: jax.Array, alpha: float) -> jax.Array:
+    """One number of Beta(alpha, alpha), `float32`.
+
+    Not `jax.random.beta`, whose last bits depend on how many records are drawn for at once.
+
+    Args:
+      key: A key of `STREAM`.
+      alpha: From 0.001 to 1000; 1 is uniform.
+
+    Example:
+      >>> from grain_datarax.random.keys import as_stream_key
+      >>> bool(0 <= symmetric_beta(as_stream_key(jax.random.key(0)), 0.2) <= 1)
+      True
+    """
+    level = uniform_levels(key, ())
+    if alpha == 1:
+        return level
+    # Of the lower half of the law, x = t**(1 / alpha), of which t is smooth in the level.
+    table = jnp.asarray(_quantiles(alpha))
+    place = jnp.minimum(level, 1 - level) * (2 * _STEPS)
+    step = jnp.minimum(place.astype(jnp.int32), _STEPS - 1)
+    power = table[step] + rounded((place - step) * (table[step + 1] - table[step]))
+    lower = jnp.minimum(jnp.exp(rounded(jnp.log(power) * np.float32(1 / alpha))), 0.5)
+    return jnp.where(level < 0.5, lower, 1 - lower)
+
+
+@functools.cache
+def _quantiles(alpha: float) -> np.ndarray:
+    """`x**alpha` at levels from 0 to 1/2 of Beta(alpha, alpha), in steps of equal size."""
+    # With t = x**alpha the density is (1 - t**(1 / alpha))**(alpha - 1): nowhere infinite, and for small alpha flat.
+    power = 0.5**alpha * np.linspace(0, 1, 64 * _STEPS + 1)
+    density = (1 - power ** (1 / alpha)) ** (alpha - 1)
+    below = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
+    return np.interp(np.linspace(0, below[-1], _STEPS + 1), below, power).astype(np.float32)
