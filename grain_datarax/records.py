@@ -233,9 +233,15 @@ def _draw(effect: Effect, keys: Mapping[str, jax.Array], shape: tuple[int, int, 
 def _strength(key: jax.Array, within: tuple[Any, Any]) -> jax.Array:
     """A number of a range, both ends included: `int32` of integers, else `float32`; uniform."""
     low, high = within
-    if isinstance(low, int):
-        return low + uniform_integers(key, (1,), np.array([high - low + 1]))[0]
-    return jnp.clip(low + rounded(np.float32(high - low) * uniform_levels(key, ())), low, high)
+
+    def draw(key: jax.Array) -> jax.Array:
+        if isinstance(low, int):
+            return low + uniform_integers(key, (1,), np.array([high - low + 1]))[0]
+        return jnp.clip(low + rounded(np.float32(high - low) * uniform_levels(key, ())), low, high)
+
+    # Along an axis of one: else XLA's CPU fusion hashes wherever the number is used, and compiles that for minutes.
+    along: jax.Array = jax.vmap(draw)(key[None])
+    return along[0]
 
 
 def _told(effect: Effect, drawn: Any, has_frames: bool) -> dict[str, jax.Array]:

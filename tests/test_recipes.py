@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import itertools
+import warnings
 
 import grain
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from effect_table import chain, run, seeded_batch, seeds
+from jax.sharding import NamedSharding, PartitionSpec
 from sources import images
 
 import grain_datarax as gdx
@@ -38,7 +40,7 @@ def test_strengths_are_uniform_and_stay_within_their_range(effect, name, low, hi
     told = drawn(chain(effect))
     values = next(iter(told.values()))[name]
     assert values.dtype == np.float32
-    assert low <= values.min() and values.max() <= np.float32(high)
+    assert low <= values.min() <= values.max() <= np.float32(high)
     # Of a true law one test in 10,000 fails; the seed is fixed.
     assert scipy.stats.kstest(values, scipy.stats.uniform(low, high - low).cdf).pvalue > 1e-4
 
@@ -92,7 +94,8 @@ def test_numbers_and_sizes_of_patches_are_uniform():
     expected = np.array([0.5, *[1] * 5, 0.5])
     found = np.bincount(width)[3:]
     assert scipy.stats.chisquare(found, expected * found.sum() / expected.sum()).pvalue > 1e-4
-    assert (top >= 0).all() and (top + height <= 16).all() and (left >= 0).all() and (left + width <= 12).all()
+    assert min(top.min(), left.min()) >= 0
+    assert ((top + height).max(), (left + width).max()) == (16, 12)
     for size in (3, 7):  # each place where a patch lies inside is equally likely
         assert scipy.stats.chisquare(np.bincount(top[height == size], minlength=17 - size)).pvalue > 1e-4
 
@@ -151,7 +154,7 @@ def test_all_fields_of_a_record_agree_with_the_patches_that_it_drew(effect, fill
 
 def test_as_many_records_are_counted_as_an_effect_applied_to():
     links = chain(gdx.GaussianNoise(p=0.3, name="a"), gdx.PatchDropout(p=0.8, name="b"), draws="draws")
-    augment, applied, batches = gdx.AugmentBatch(links), collections.Counter(), 0
+    augment, applied = gdx.AugmentBatch(links), collections.Counter()
     for first in range(0, MANY, 4000):
         batch = {"image": np.full((4000, 8, 8, 1), 128, np.uint8), "record_seed": seeds(MANY)[first : first + 4000]}
         result = augment.map(batch)
@@ -159,7 +162,6 @@ def test_as_many_records_are_counted_as_an_effect_applied_to():
             applied[name] += int(told["applied"].sum())
         noisy = (np.asarray(result["image"]) % 128 != 0).any(axis=(1, 2, 3))  # patches are black
         assert (noisy <= np.asarray(result["draws"]["a"]["applied"])).all()
-        batches += 1
     counts = augment.counts()
     for name, p in (("a", 0.3), ("b", 0.8)):
         assert counts[name]["applied"] == applied[name]
@@ -232,9 +234,11 @@ def test_values_outside_are_counted_once_by_the_effect_that_clipped_them():
     batch = {"image": np.full((64, 4, 4, 1), 2.0, np.float32), "record_seed": seeds(64)}
     links = chain(gdx.OneOf(parts("a", "b")), gdx.GaussianNoise(name="c"), gdx.OneOf(parts("d", "e")))
     augment = gdx.AugmentBatch(links)
-    with pytest.warns(UserWarning, match="`value_range` must hold the values of all images"):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         augment.map(jax.device_put(batch))
         counts = augment.counts()
+    assert "`value_range` must hold the values of all images" in str(said[0].message)
     assert {name: count["outside"] for name, count in counts.items() if count["outside"]} == {
         name: 16 * counts[name]["applied"] for name in "ab"
     }
@@ -313,7 +317,7 @@ def test_shares_follow_the_beta_law():
         law = scipy.stats.beta(alpha, alpha)
         assert abs((share < 0.5).mean() - 0.5) < 4 * 0.5 / np.sqrt(MANY)  # four standard errors
         # Each half from its own end: near 1 float32 is too coarse for Beta(0.2, 0.2).
-        assert scipy.stats.kstest(share[share < 0.5], lambda x: 2 * law.cdf(x)).pvalue > 1e-4
+        assert scipy.stats.kstest(share[share < 0.5], lambda x, law=law: 2 * law.cdf(x)).pvalue > 1e-4
         assert abs(share.var() / law.var() - 1) < 0.05
     box = drawn(chain(gdx.CutMix()), shape=(200, 300, 1))["CutMix"]["box"].astype(np.int64)
     whole = (box[:, 0] > 0) & (box[:, 1] > 0) & (box[:, 2] < 200) & (box[:, 3] < 300)
@@ -473,7 +477,8 @@ def test_a_function_draws_from_its_own_key_and_is_told_by_its_name():
     result = gdx.AugmentBatch(links).map(batch)
     added = (np.asarray(result["image"], np.float32) - batch["image"]).max(axis=(1, 2, 3)) / 255
     applied = np.asarray(next(iter(result["draws"].values()))["applied"])
-    assert len(set(added[applied])) == applied.sum() > 1 and (added[~applied] == 0).all()
+    assert len(set(added[applied])) == applied.sum() > 1
+    assert (added[~applied] == 0).all()
     assert gdx.Chain.from_dict(links.to_dict()) == links
     with pytest.raises(ValueError, match="`function` must be a function that can be imported by its name"):
         gdx.Function(lambda key, image: image)
@@ -481,3 +486,69 @@ def test_a_function_draws_from_its_own_key_and_is_told_by_its_name():
         gdx.Function(functools.partial(brighter, 3))
     with pytest.raises(TypeError, match=r"`Function` must make an array of uint8\[16, 12, 3\] of its image"):
         run(chain(gdx.Function(first_row)), batch)
+
+
+class Drawn(grain.transforms.Map):
+    """Images by number; the number stays with them."""
+
+    def map(self, element):
+        generator = np.random.default_rng(int(element))
+        return {"image": generator.integers(0, 256, SHAPE, dtype=np.uint8), "number": np.int64(element)}
+
+
+REPLAYED = gdx.Chain(
+    [
+        gdx.OneOf([gdx.GaussianNoise(std=(0.05, 0.3)), gdx.PoissonNoise(photons=(5, 60))], p=0.8),
+        gdx.PatchDropout(num_patches=(0, 3), patch_size=((2, 6), (2, 6))),
+        gdx.SaltPepperNoise(salt_prob=(0.0, 0.1), p=0.5),
+    ],
+    seed=3,
+    draws="draws",
+)
+
+
+@pytest.mark.long
+def test_a_thousand_records_of_workers_and_shards_are_made_again_from_their_seeds():
+    records, seen = {}, 0
+    for shard in range(2):
+        options = grain.sharding.ShardOptions(shard_index=shard, shard_count=2)
+        sampler = grain.samplers.IndexSampler(1000, shard_options=options, shuffle=True, num_epochs=1, seed=5)
+        batches = grain.DataLoader(
+            data_source=grain.sources.RangeDataSource(0, 1000, 1),
+            sampler=sampler,
+            operations=[Drawn(), gdx.SeedRecords(), grain.transforms.Batch(25)],
+            worker_count=2,
+        )
+        mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+        whole = NamedSharding(mesh, PartitionSpec("data"))
+        with gdx.DeviceLoader(batches, REPLAYED, keep_seed=True, sharding=whole) as loader:
+            for batch in loader:
+                batch = jax.tree.map(np.asarray, dict(batch))
+                told = gdx.draws(REPLAYED, batch["record_seed"], SHAPE)
+                jax.tree.map(np.testing.assert_array_equal, told, batch["draws"])
+                for row, number in enumerate(batch["number"]):
+                    records[int(number)] = batch["record_seed"][row], batch["image"][row]
+                seen += len(batch["number"])
+    assert seen == len(records) == 1000
+    for number, (seed, image) in records.items():
+        again = gdx.replay(Drawn().map(number), seed, REPLAYED)
+        np.testing.assert_array_equal(again["image"], image)
+        assert set(again) == {"image", "number", "draws"}
+
+
+def test_draws_are_those_of_one_record_or_of_several():
+    many = drawn(REPLAYED, 5)
+    for row, seed in enumerate(seeds(5, 5)):
+        one = gdx.draws(REPLAYED, seed, SHAPE)
+        jax.tree.map(np.testing.assert_array_equal, one, jax.tree.map(lambda leaf, row=row: leaf[row], many))
+    first = gdx.draws(chain(gdx.GaussianNoise(std=(0.1, 0.2)), axes="TCHW"), seeds(3), (4, 3, 16, 12))
+    assert first["GaussianNoise"]["std"].shape == (3, 4)  # by frame
+    for wrong, shape, message in (
+        (seeds(2).astype(np.int32), SHAPE, "`record_seed` must be uint32 of shape"),
+        (seeds(2)[:, :1], SHAPE, "`record_seed` must be uint32 of shape"),
+        (seeds(2), SHAPE[:2], "`shape` must be of the axes 'HWC': got"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            gdx.draws(REPLAYED, wrong, shape)
+    with pytest.raises(ValueError, match=r"`record_seed` must be uint32 of shape \(2,\)"):
+        gdx.replay({"image": images(1, dtype="uint8")[0]}, seeds(2), REPLAYED)

@@ -89,7 +89,7 @@ class Function(Effect):
 
     def __post_init__(self) -> None:
         function: Any = self.function
-        settings = dict(self.settings)
+        settings = dict(Keywords()("settings", self.settings))
         while isinstance(function, functools.partial):
             if function.args:
                 raise ValueError(

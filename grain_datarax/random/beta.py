@@ -45,4 +45,5 @@ def _quantiles(alpha: float) -> np.ndarray:
     power = 0.5**alpha * np.linspace(0, 1, 64 * _STEPS + 1)
     density = (1 - power ** (1 / alpha)) ** (alpha - 1)
     below = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
-    return np.interp(np.linspace(0, below[-1], _STEPS + 1), below, power).astype(np.float32)
+    quantiles: np.ndarray = np.interp(np.linspace(0, below[-1], _STEPS + 1), below, power)
+    return quantiles.astype(np.float32)
