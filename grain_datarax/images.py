@@ -209,8 +209,12 @@ def require_image_type(dtype: Any, field: str) -> None:
         )
 
 
-def by_rows(treat: Callable[..., jax.Array], image: jax.Array, *others: jax.Array) -> jax.Array:
+def by_rows(
+    treat: Callable[..., jax.Array], image: jax.Array, *others: jax.Array, by_channel: Sequence[np.ndarray] = ()
+) -> jax.Array:
     """Applies a function that treats each value for itself; `(H, W)` or `(H, W, C)`, and others of the same shape.
+
+    Constants `by_channel`, `(C,)`, come behind these.
 
     On the CPU it is given rows `(H, W C)`: XLA's loops run along the last axis there, and channels are too few for
     their vectors. On other devices a reshaped image would be another one in memory.
@@ -218,12 +222,16 @@ def by_rows(treat: Callable[..., jax.Array], image: jax.Array, *others: jax.Arra
 
     def in_rows(*images: jax.Array) -> jax.Array:
         rows = (image.shape[0], math.prod(image.shape[1:]))
-        treated = treat(*(each.reshape(rows) for each in images))
+        constants = (np.tile(each, image.shape[1]) for each in by_channel)
+        treated = treat(*(each.reshape(rows) for each in images), *constants)
         # Behind a barrier, which keeps the loop from taking the image's shape.
         behind: jax.Array = jax.lax.optimization_barrier(treated)
         return behind.reshape(image.shape)
 
-    result: jax.Array = jax.lax.platform_dependent(image, *others, cpu=in_rows, default=treat)
+    def at_once(*images: jax.Array) -> jax.Array:
+        return treat(*images, *by_channel)
+
+    result: jax.Array = jax.lax.platform_dependent(image, *others, cpu=in_rows, default=at_once)
     return result
 
 

@@ -220,28 +220,25 @@ def _draw(effect: Effect, keys: Mapping[str, jax.Array], shape: tuple[int, int, 
         drawing = effect.with_strengths(strengths)
         return strengths, same_each_time("draw", lambda: drawing.draw(keys[""], shape))
 
-    if frames and not effect.same_on_frame:
-        return jax.vmap(draw)({name: jax.random.split(key, frames[0]) for name, key in keys.items()})
-
-    # The axis of one keeps XLA's CPU fusion from hashing in its loops over channels, which are not vectorised.
+    # The axis of one keeps XLA's CPU fusion from hashing in its loops over channels, which are not vectorised, and from
+    # compiling keys of keys of keys for minutes.
     def along_an_axis_of_one(keys: Mapping[str, jax.Array]) -> Any:
         return jax.tree.map(lambda rows: rows[0], jax.vmap(draw)(jax.tree.map(lambda key: key[None], keys)))
 
-    return jax.lax.platform_dependent(dict(keys), cpu=along_an_axis_of_one, default=draw)
+    def of_one(keys: Mapping[str, jax.Array]) -> Any:
+        return jax.lax.platform_dependent(dict(keys), cpu=along_an_axis_of_one, default=draw)
+
+    if frames and not effect.same_on_frame:
+        return jax.vmap(of_one)({name: jax.random.split(key, frames[0]) for name, key in keys.items()})
+    return of_one(keys)
 
 
 def _strength(key: jax.Array, within: tuple[Any, Any]) -> jax.Array:
     """A number of a range, both ends included: `int32` of integers, else `float32`; uniform."""
     low, high = within
-
-    def draw(key: jax.Array) -> jax.Array:
-        if isinstance(low, int):
-            return low + uniform_integers(key, (1,), np.array([high - low + 1]))[0]
-        return jnp.clip(low + rounded(np.float32(high - low) * uniform_levels(key, ())), low, high)
-
-    # Along an axis of one: else XLA's CPU fusion hashes wherever the number is used, and compiles that for minutes.
-    along: jax.Array = jax.vmap(draw)(key[None])
-    return along[0]
+    if isinstance(low, int):
+        return low + uniform_integers(key, (1,), np.array([high - low + 1]))[0]
+    return jnp.clip(low + rounded(np.float32(high - low) * uniform_levels(key, ())), low, high)
 
 
 def _told(effect: Effect, drawn: Any, has_frames: bool) -> dict[str, jax.Array]:

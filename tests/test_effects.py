@@ -33,6 +33,7 @@ from speckle_noise import SpeckleNoise
 
 import grain_datarax as gdx
 from grain_datarax.augmenter import launcher_of
+from grain_datarax.effects.composition import Composition
 from grain_datarax.random.rounding import rounded
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "effects_1.json"
@@ -226,7 +227,7 @@ def test_p_decides_for_each_record_and_leaves_draws_and_other_records(effect):
     augment = gdx.AugmentBatch(chain(effect(p=0.5)))
     for _ in range(3):
         augment.map(batch)
-    (counts,) = augment.counts().values()
+    counts = next(iter(augment.counts().values()))
     assert (counts["applied"], counts["skipped"]) == (3 * applied.sum(), 3 * (~applied).sum())
     np.testing.assert_array_equal(run(chain(effect(p=0.0)), batch), batch["image"])
 
@@ -242,8 +243,10 @@ def test_effects_are_values(effect):
         assert same == effect()
     named = effect(name="a", p=0.25)
     text = json.dumps(named.to_dict())
-    assert type(named).from_dict(json.loads(text)) == named
-    assert len(repr(named)) < 100
+    again = gdx.Chain.from_dict(json.loads(json.dumps(chain(named).to_dict())), effects=[SpeckleNoise])
+    assert again.effects == (named,)
+    assert json.dumps(again.effects[0].to_dict()) == text
+    assert len(repr(named)) < 240
     assert "p=0.25" in repr(named)
 
 
@@ -262,11 +265,12 @@ def test_what_changes_pixels_is_in_the_fingerprint(effect):
         return launcher_of(chain(*effects, **settings)).fingerprint()
 
     base = fingerprint(effect())
+    turned = isinstance(effect(), Composition) or not effect().same_on_frame  # of what a composition holds
     assert json.loads(json.dumps(base)) == base == fingerprint(effect())
     others = [
         fingerprint(effect(name="a")),
         fingerprint(effect(p=0.5)),
-        fingerprint(effect(same_on_frame=not effect().same_on_frame)),
+        fingerprint(effect(same_on_frame=turned)),
         fingerprint(effect(), seed=1),
         fingerprint(effect(), clip=False),
         fingerprint(effect(), effect()),
@@ -306,7 +310,8 @@ def test_arrays_of_the_caller_stay_unless_they_are_given_away(effect, dtype):
 def test_every_effect_of_the_package_is_in_the_table():
     from grain_datarax.effects import EFFECTS as PACKAGE
 
-    assert set(PACKAGE.values()) <= {type(make()) for make in EFFECTS.values()}
+    others = {gdx.MixUp, gdx.CutMix, gdx.Cast, gdx.Normalize}  # which need or give other fields: tests/test_recipes.py
+    assert set(PACKAGE.values()) - others <= {type(make()) for make in EFFECTS.values()}
     assert all(vars(gdx)[name] is effect for name, effect in PACKAGE.items() if getattr(gdx, name))
 
 

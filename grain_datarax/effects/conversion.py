@@ -10,7 +10,7 @@ import numpy as np
 
 from grain_datarax.effects.effect import PixelEffect
 from grain_datarax.effects.settings import Choice, Number, Rule
-from grain_datarax.images import Scale, compute_type
+from grain_datarax.images import Scale, by_rows, compute_type
 from grain_datarax.random.rounding import rounded, rounded_to
 
 _TYPES = ("float32", "bfloat16", "float16")
@@ -76,8 +76,12 @@ class Cast(Conversion):
 
     def pixels(self, image: jax.Array, drawn: Any, scale: Scale) -> jax.Array:
         del drawn
-        values = scale.to_fractions(image) if self.scale else image.astype(compute_type(image.dtype))
-        return rounded_to(values, self.dtype)
+
+        def cast(image: jax.Array) -> jax.Array:
+            values = scale.to_fractions(image) if self.scale else image.astype(compute_type(image.dtype))
+            return rounded_to(values, self.dtype)
+
+        return by_rows(cast, image)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,10 +113,14 @@ class Normalize(Conversion):
     def pixels(self, image: jax.Array, drawn: Any, scale: Scale) -> jax.Array:
         del drawn
         wide = compute_type(image.dtype)
-        mean, std = np.asarray(self.mean, np.float64), np.asarray(self.std, np.float64)
+        mean, std = (np.broadcast_to(np.float64(each), image.shape[-1]) for each in (self.mean, self.std))
         # One product and one sum, with constants that NumPy has computed.
         factor = (1 / (scale.width * std)).astype(wide)
         shift = ((scale.low / scale.width + mean) / std).astype(wide)
-        product = image.astype(wide) * factor
-        values = (rounded(product) if wide == jnp.float32 else product) - shift
-        return rounded_to(values, self.dtype)
+
+        def normalize(image: jax.Array, factor: np.ndarray, shift: np.ndarray) -> jax.Array:
+            product = image.astype(wide) * factor
+            values = (rounded(product) if wide == jnp.float32 else product) - shift
+            return rounded_to(values, self.dtype)
+
+        return by_rows(normalize, image, by_channel=(factor, shift))
