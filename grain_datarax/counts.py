@@ -1,6 +1,8 @@
 """What happened to the records: counted on the device, read when it is there, and never waited for."""
 
 import collections
+import dataclasses
+import functools
 import threading
 import warnings
 from collections.abc import Sequence
@@ -32,9 +34,9 @@ class Counts:
         """Counts the first `count` records of a batch; does not wait for its tally. Tracers are not counted."""
         if tally is not None and isinstance(tally.rows, Tracer):
             return
-        apart = {index for index, what in tally.columns if what == "applied"} if tally is not None else set()
+        columns = tally.columns if tally is not None else ()
         with self._lock:
-            self._totals[[index for index in range(len(self._names)) if index not in apart], 0] += count
+            self._totals[_places(columns, len(self._names)).always, 0] += count
             if tally is not None:
                 self._unread.append((count, tally))
         self._read(wait=False)
@@ -49,15 +51,41 @@ class Counts:
         with self._lock:
             while self._unread and (wait or is_ready(self._unread[0][1].rows)):
                 count, tally = self._unread.popleft()
-                rows = own_rows(tally.rows, count)
-                for (index, what), total in zip(tally.columns, rows.sum(axis=0, dtype=np.int64), strict=True):
-                    self._totals[index, _KINDS.index(what)] += total
-                    if what == "applied":
-                        self._totals[index, _KINDS.index("skipped")] += len(rows) - total
-            outside = {name: int(row[-1]) for name, row in zip(self._names, self._totals, strict=True) if row[-1]}
-            say, self._said = bool(outside) and not self._said, self._said or bool(outside)
+                rows, places = own_rows(tally.rows, count), _places(tally.columns, len(self._names))
+                sums = rows.sum(axis=0, dtype=np.int64)
+                self._totals[places.links, places.kinds] += sums
+                self._totals[places.sometimes, _KINDS.index("skipped")] += len(rows) - sums[places.kinds == 0]
+            say = not self._said and bool(self._totals[:, -1].any())
+            self._said = self._said or say
+            outside = {
+                name: int(row[-1]) for name, row in zip(self._names, self._totals, strict=True) if row[-1] and say
+            }
         if say:
             warn_of_values_outside("value_range", outside)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Places:
+    """Where the columns of a tally are counted, by index.
+
+    Attributes:
+      links: The link of each column.
+      kinds: Its kind, an index into `_KINDS`.
+      sometimes: The links that do not treat all records.
+      always: Those that do.
+    """
+
+    links: np.ndarray
+    kinds: np.ndarray
+    sometimes: np.ndarray
+    always: np.ndarray
+
+
+@functools.cache
+def _places(columns: tuple[tuple[int, str], ...], count: int) -> _Places:
+    links, kinds = np.array([[index, _KINDS.index(what)] for index, what in columns], int).reshape(-1, 2).T
+    sometimes = links[kinds == 0]
+    return _Places(links, kinds, sometimes, np.setdiff1d(np.arange(count), sometimes))
 
 
 def warn_of_values_outside(setting: str, outside: dict[str, int]) -> None:

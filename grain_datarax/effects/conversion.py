@@ -113,7 +113,7 @@ class Normalize(Conversion):
     def pixels(self, image: jax.Array, drawn: Any, scale: Scale) -> jax.Array:
         del drawn
         wide = compute_type(image.dtype)
-        mean, std = (np.broadcast_to(np.float64(each), image.shape[-1]) for each in (self.mean, self.std))
+        mean, std = (np.broadcast_to(np.asarray(each, np.float64), image.shape[-1]) for each in (self.mean, self.std))
         # One product and one sum, with constants that NumPy has computed.
         factor = (1 / (scale.width * std)).astype(wide)
         shift = ((scale.low / scale.width + mean) / std).astype(wide)
