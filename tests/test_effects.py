@@ -617,6 +617,14 @@ def golden():
     clips = {**batch, "image": np.stack([image, image], axis=1)}
     vectors["frames"] = digest(run(chain(gdx.GaussianNoise(), axes="THWC"), clips))
     vectors["whole_table"] = digest(run(whole_table(), batch))
+    pairs = {**batch, "label": np.eye(2, dtype=np.float32)}
+    pairs["partner"] = {"image": image[::-1].copy(), "label": pairs["label"][::-1].copy()}
+    for name, effect in (("mix_up", gdx.MixUp(alpha=0.4)), ("cut_mix", gdx.CutMix())):
+        mixed = gdx.augment(chain(effect, labels="label"), pairs)
+        vectors[name] = {"label": np.asarray(mixed["label"]).tolist(), "sha256": digest(np.asarray(mixed["image"]))}
+    for dtype in ("float32", "bfloat16"):
+        last = gdx.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), dtype=dtype)
+        vectors[f"normalize {dtype}"] = digest(run(chain(gdx.GaussianNoise(), last), batch))
     return vectors
 
 
