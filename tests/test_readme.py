@@ -23,7 +23,7 @@ def test_the_first_code_of_the_readme_is_short_and_all_of_it_runs(capsys):
     exec(code, variables)
     assert capsys.readouterr().out.splitlines() == ["(256, 64, 64, 3) <class 'jaxlib._jax.ArrayImpl'>"] * 8
     first = variables["batch"]["image"]
-    _, second, third, fourth = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    _, second, third, recipe, fourth = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(second, variables)
     assert variables["batch"]["image"].shape == first.shape
     assert (variables["batch"]["image"] == first).all()
@@ -34,6 +34,9 @@ def test_the_first_code_of_the_readme_is_short_and_all_of_it_runs(capsys):
     exec(third, variables)
     assert variables["optimizer"].step == 8
     assert 0 < variables["loss"] < 1024**2
+    exec(recipe, variables)
+    seeded = {"image": variables["images"][:4], "record_seed": np.arange(8, dtype=np.uint32).reshape(4, 2)}
+    assert gdx.augment(variables["chain"], seeded)["image"].dtype == "bfloat16"
     exec(fourth, variables)
     chain = gdx.Chain([variables["Contrast"](most=1.0), gdx.GaussianNoise()], seed=0)
     records = grain.MapDataset.source(variables["source"][:8])
@@ -56,6 +59,14 @@ def test_the_example_of_several_processes_shows_what_it_says():
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert "1 and 4 processes augmented 40 global batches of 32 records to the same pixels." in done.stdout
     assert "4 processes with 2 devices: batches of (32, 32, 32, 3) on 8 devices" in done.stdout
+
+
+@pytest.mark.long
+def test_the_example_of_a_spike_finds_what_covered_the_record():
+    command = [sys.executable, str(ROOT / "examples" / "replay.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert "patches: applied True, positions [[" in done.stdout
+    assert "made again from its seed, its pixels are those of the batch" in done.stdout
 
 
 @pytest.mark.long
