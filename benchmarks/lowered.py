@@ -163,7 +163,7 @@ def _copy(image: jax.Array, seeds: jax.Array) -> jax.Array:
 
 
 def _augment(chain: gdx.Chain, *, in_place: bool) -> Callable:
-    augmentation = Augmentation(repr(chain), in_place, chain)
+    augmentation = Augmentation.of(chain, in_place=in_place)
     return lambda image, seeds: augmentation.augment({"image": image}, seeds)[0]["image"]
 
 

@@ -3,7 +3,6 @@
 import abc
 import contextlib
 import functools
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -99,8 +98,7 @@ class CompiledChain(Launcher):
         self._written = frozenset(path for path in self._needs if path not in (*chain.seen, *chain.partners))
         self._checked: set[tuple[Any, ...]] = set()
         self._values_seen: set[tuple[str, Any]] = set()
-        text = json.dumps(chain.to_dict())
-        self._augmentations = {in_place: Augmentation(text, in_place, chain) for in_place in (False, True)}
+        self._augmentations = {in_place: Augmentation.of(chain, in_place=in_place) for in_place in (False, True)}
         self._counts = Counts(self.names)
 
     def __getstate__(self) -> Chain:

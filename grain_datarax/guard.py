@@ -160,7 +160,8 @@ def check_values(chain: Chain, data: Mapping[str, Any], seen: set[tuple[str, Any
       data: A host batch or record; JAX arrays are not looked at, that would wait for the device.
       seen: The paths and dtypes that were looked at before, which need not be again; this one's are added.
     """
-    for path in chain.images:
+    partners = [chain.partner_of(path) for path in chain.images] if chain.mixes else []
+    for path in (*chain.images, *partners):
         image = get_field(data, path)
         if not isinstance(image, np.ndarray) or (path, image.dtype) in seen:
             continue

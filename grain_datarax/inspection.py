@@ -46,7 +46,7 @@ def draws(chain: Chain, record_seed: Any, shape: Sequence[int]) -> dict[str, dic
     alone = dataclasses.replace(
         chain, image=chain.images[0], masks=(), boxes=(), keypoints=(), labels=(), draws="draws", clip=False
     )
-    augment = Augmentation(repr(alone), False, alone).augment
+    augment = Augmentation.of(alone, in_place=False).augment
 
     @jax.jit
     def drawn(seeds: jax.Array) -> Any:

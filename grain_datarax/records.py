@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 from grain_datarax.chain import Chain
 from grain_datarax.effects.composition import Composition, Sequential
 from grain_datarax.effects.effect import Effect
-from grain_datarax.effects.mixing import Mixing
+from grain_datarax.effects.mixing import Mixing, MixUp
 from grain_datarax.images import chosen, from_hwc, to_hwc
 from grain_datarax.purity import same_each_time
 from grain_datarax.random.bits import STREAM, uniform_integers, uniform_levels
@@ -47,13 +48,20 @@ class Augmentation:
 
     Attributes:
       text: The chain's text.
+      laws: The classes and functions that it names: in a notebook another one may have the same name by now.
       in_place: Whether results take the buffers of what they are made from.
       chain: The chain.
     """
 
     text: str
+    laws: tuple[Any, ...]
     in_place: bool
     chain: Chain = dataclasses.field(compare=False)
+
+    @classmethod
+    def of(cls, chain: Chain, *, in_place: bool) -> Self:
+        """That of a chain."""
+        return cls(json.dumps(chain.to_dict()), tuple(link.law for link in chain.links), in_place, chain)
 
     def augment(self, fields: Fields, seeds: jax.Array) -> tuple[dict[str, Any], Tally | None]:
         """Applies the effects to each record of a batch. Pure, to be compiled.
@@ -108,19 +116,30 @@ class Augmentation:
         treat = functools.partial(self._treat, effect)
         batch.fields, told = jax.vmap(treat, in_axes=(0, 0, None if taken is None else 0))(keys, batch.fields, taken)
         batch.told[index] = {"applied": applied, **told}
+        if isinstance(effect, MixUp):
+            self._count_partners(batch, taken)
         if batch.outside is not None and effect.clips:  # the first that clips finds them all, the next none
             batch.counted[index, "outside"] = batch.outside if taken is None else jnp.where(taken, batch.outside, 0)
             batch.outside = batch.outside - batch.counted[index, "outside"]
 
     def _outside(self, fields: Fields) -> jax.Array | None:
         """How many values of each record lie outside the range, `int32 (B,)`; None where nothing clips to it."""
+        return self._count_outside(self.chain.images, fields) if any(link.clips for link in self.chain.links) else None
+
+    def _count_partners(self, batch: "_Batch", taken: jax.Array | None) -> None:
+        """Counts the values of partners that lie outside: they are mixed in, and then clipped."""
+        outside = self._count_outside([self.chain.partner_of(path) for path in self.chain.images], batch.fields)
+        if outside is not None:
+            own = batch.outside if batch.outside is not None else 0
+            batch.outside = own + (outside if taken is None else jnp.where(taken, outside, 0))
+
+    def _count_outside(self, paths: Sequence[str], fields: Fields) -> jax.Array | None:
         chain, counts = self.chain, []
-        for path in chain.images:
+        for path in paths:
             scale = chain.scale(fields[path].dtype, path)
             if scale.limits(fields[path].dtype) is not None:
                 counts.append(jax.vmap(scale.count_outside)(chosen(fields[path], chain.axes, chain.channels)))
-        clips = any(link.clips for link in chain.links)
-        return functools.reduce(jnp.add, counts) if counts and clips else None
+        return functools.reduce(jnp.add, counts) if counts else None
 
     def _treat(
         self, effect: Effect, keys: Mapping[str, jax.Array], fields: Fields, taken: jax.Array | None

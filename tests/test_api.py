@@ -158,8 +158,10 @@ def test_effects_and_chains_show_their_arguments():
     assert {name: each.default for name, each in parameters.items()} == {
         "name": None, "p": 1.0, "same_on_frame": False, "std": 0.05, "mean": 0.0,
     }  # fmt: skip
-    assert inspect.formatannotation(parameters["std"].annotation).removeprefix("typing.").startswith(
-        "Annotated[float | tuple[float, float]"
+    assert (
+        inspect.formatannotation(parameters["std"].annotation)
+        .removeprefix("typing.")
+        .startswith("Annotated[float | tuple[float, float]")
     )
     assert list(inspect.signature(gdx.Chain).parameters) == [
         "effects", "seed", "image", "axes", "value_range", "clip", "channels", "masks", "boxes",

@@ -52,7 +52,7 @@ def lowered(effect, platform, *, in_place=False):
     """The program of a chain for a kind of device, before XLA compiles it: none need be there."""
     chain = gdx.Chain([effect], seed=0)
     images, seeds = {"image": jnp.zeros((4, 64, 48, 3), jnp.uint8)}, jnp.zeros((4, 2), jnp.uint32)
-    augment = Augmentation(repr(chain), in_place, chain).augment
+    augment = Augmentation.of(chain, in_place=in_place).augment
     return jax.jit(augment).trace(images, seeds).lower(lowering_platforms=(platform,)).as_text()
 
 

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import itertools
+import sys
 import warnings
 
 import grain
@@ -552,3 +553,31 @@ def test_draws_are_those_of_one_record_or_of_several():
             gdx.draws(REPLAYED, wrong, shape)
     with pytest.raises(ValueError, match=r"`record_seed` must be uint32 of shape \(2,\)"):
         gdx.replay({"image": images(1, dtype="uint8")[0]}, seeds(2), REPLAYED)
+
+
+def test_another_function_or_class_of_the_same_name_is_compiled_anew(monkeypatch):
+    # As where a cell of a notebook is run again.
+    batch = {"image": np.full((2, 4, 4, 1), 0.5, np.float32), "record_seed": seeds(2)}
+    this, effect = sys.modules[__name__], gdx.Function(brighter)
+    for value in (0.25, 0.75):
+        monkeypatch.setattr(this, "brighter", lambda key, image, most=0.2, value=value: image * 0 + value)
+        assert (run(chain(effect), batch) == value).all()
+        cls = dataclasses.dataclass(frozen=True)(
+            type("Level", (gdx.Effect,), {"image": lambda self, image, drawn, value=value: image * 0 + value})
+        )
+        assert (run(chain(cls()), batch) == value).all()
+
+
+def test_values_of_partners_that_are_clipped_are_counted():
+    batch = {"image": np.full((8, 4, 4, 1), 0.5, np.float32), "record_seed": seeds(8)}
+    outside = jnp.full((8, 4, 4, 1), 3.0)
+    for effect, expected in ((gdx.MixUp(), 8 * 16), (gdx.MixUp(p=0.0), 0), (gdx.CutMix(), 0)):
+        with warnings.catch_warnings(record=True):
+            warnings.simplefilter("always")
+            augment = gdx.AugmentBatch(chain(effect))
+            augment.map({**batch, "partner": {"image": outside}})
+            assert augment.counts()[type(effect).__name__]["outside"] == expected
+    with pytest.raises(ValueError, match='`value_range` must hold the values .* for field "partner.image"'):
+        gdx.AugmentBatch(chain(gdx.MixUp())).map({**batch, "partner": {"image": np.asarray(outside)}})
+    with pytest.raises(ValueError, match="`same_on_frame` must be True for MixUp"):
+        gdx.MixUp(same_on_frame=False)

@@ -179,6 +179,11 @@ class Effect(abc.ABC):
         return None
 
     @property
+    def law(self) -> Any:
+        """What computes it: its class, and whatever else text tells by a name."""
+        return type(self)
+
+    @property
     def namespace(self) -> str:
         """What tells this effect's draws from others' in a chain: its name, or else its class."""
         return self.name or type(self).__name__

@@ -105,6 +105,10 @@ class Function(Effect):
         """The effect's name, or else its class and its function."""
         return self.name or f"{type(self).__name__}/{self.function}"
 
+    @property
+    def law(self) -> Any:
+        return type(self), imported(str(self.function))
+
     def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
         del shape
         return key

@@ -30,6 +30,14 @@ class Mixing(PixelEffect):
     alpha: Annotated[float, Number(1e-3, 1e3, "be from 0.001 to 1000")] = 1.0
     same_on_frame: bool = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.same_on_frame:
+            raise ValueError(
+                f"`same_on_frame` must be True for {type(self).__name__}, as a record has one label: got False. Leave"
+                " it out."
+            )
+
     def pixels(self, image: jax.Array, drawn: Any, scale: Scale) -> jax.Array:
         del drawn, scale  # a chain mixes it with its partner
         return image
@@ -100,6 +108,8 @@ class CutMix(Mixing):
 
     Source: Yun et al., ICCV 2019.
     """
+
+    replaces = True
 
     def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
         half = 0.5 * jnp.sqrt(1 - symmetric_beta(key, self.alpha))
