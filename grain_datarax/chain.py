@@ -61,8 +61,8 @@ class Chain:
         share of each that effects have covered comes out as a field, `float32 (N,)`, `"..._covered"`.
       labels: Fields of labels that `MixUp` and `CutMix` mix, floating point, such as one-hot.
       partner: The field that holds a record's partner, for these: a mapping with the same images, masks and labels.
-      draws: A field to write what each record drew, by the names of the effects: whether each was `applied`, its
-        strengths, its positions; see `grain_datarax.draws`. None writes none.
+      draws: A field to write what each record drew, by the names of the effects (`_` for each dot): whether each was
+        `applied`, its strengths, its positions; see `grain_datarax.draws`. None writes none.
       keypoints: Fields of keypoints `(..., 2)` and their format, `"xy"` or `"rel_xy"`. They stay as they are; whether
         each lies inside the image and is not covered comes out as `bool (...)`, `"..._visible"`.
 

@@ -23,7 +23,7 @@ def draws(chain: Chain, record_seed: Any, shape: Sequence[int]) -> dict[str, dic
       shape: That of an image, in the chain's axes, without the batch. Of several images it is that of the first.
 
     Returns:
-      By the name of each effect: `applied`, whether it treats the record; its strengths that are ranges, by their
+      By the name of each effect, with `_` for each dot: `applied`, whether it treats the record; its strengths that are ranges, by their
       names; and what it tells of its draw, such as `positions`; with the batch as axis 0 if there is one.
 
     Raises:

@@ -90,7 +90,9 @@ class Augmentation:
         result: dict[str, Any] = {path: field for path, field in batch.fields.items() if path not in chain.partners}
         counted = batch.counted
         if chain.draws:
-            result[chain.draws] = {chain.names[index]: told for index, told in batch.told.items()}
+            # Without dots, which reach into nested mappings.
+            names = [name.replace(".", "_") for name in chain.names]
+            result[chain.draws] = {names[index]: told for index, told in batch.told.items()}
         if chain.seen:
             result |= self._seen(fields, result.pop(_COVERED))
         tally = Tally(jnp.stack(list(counted.values()), axis=-1), tuple(counted)) if counted else None

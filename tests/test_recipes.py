@@ -84,7 +84,7 @@ def test_each_record_gets_the_noise_of_the_strength_that_it_drew():
 
 def test_numbers_and_sizes_of_patches_are_uniform():
     told = drawn(chain(gdx.PatchDropout(num_patches=(2, 5), patch_size=((3, 7), (0.25, 0.75)))))
-    positions = told["PatchDropout/2-5x3-7x0.25-0.75"]["positions"]
+    positions = told["PatchDropout/2-5x3-7x0_25-0_75"]["positions"]
     there = positions[..., 2] > 0
     counts = np.bincount(there.sum(axis=1), minlength=6)
     assert counts[:2].sum() == 0
