@@ -23,8 +23,9 @@ def draws(chain: Chain, record_seed: Any, shape: Sequence[int]) -> dict[str, dic
       shape: That of an image, in the chain's axes, without the batch. Of several images it is that of the first.
 
     Returns:
-      By the name of each effect, with `_` for each dot: `applied`, whether it treats the record; its strengths that are ranges, by their
-      names; and what it tells of its draw, such as `positions`; with the batch as axis 0 if there is one.
+      By the name of each effect, with `_` for each dot: `applied`, whether it treats the record; its strengths that are
+      ranges, by their names; and what it tells of its draw, such as `positions`; with the batch as axis 0 if there is
+      one.
 
     Raises:
       ValueError: If a seed or a shape is none of the chain's.
@@ -32,8 +33,9 @@ def draws(chain: Chain, record_seed: Any, shape: Sequence[int]) -> dict[str, dic
     Example:
       >>> import grain_datarax as gdx
       >>> chain = gdx.Chain([gdx.GaussianNoise(std=(0.1, 0.2), p=0.5)], seed=0)
-      >>> {name: value.item() for name, value in draws(chain, np.uint32([1, 2]), (8, 8, 3))["GaussianNoise"].items()}
-      {'applied': False, 'std': 0.1416...}
+      >>> drawn = draws(chain, np.uint32([[1, 2], [1, 3]]), (8, 8, 3))["GaussianNoise"]
+      >>> drawn["applied"].shape, bool((0.1 <= drawn["std"]).all())
+      ((2,), True)
     """
     seeds = np.asarray(record_seed)
     if seeds.ndim not in (1, 2) or seeds.shape[-1] != 2 or seeds.dtype != np.uint32:
