@@ -71,8 +71,8 @@ class MixUp(Mixing):
       alpha: The record's own share is drawn from Beta(alpha, alpha).
 
     Example:
-      >>> MixUp(alpha=0.2, p=0.5)
-      MixUp(p=0.5, alpha=0.2)
+      >>> MixUp(alpha=0.4, p=0.5)
+      MixUp(p=0.5, alpha=0.4)
 
     Source: Zhang et al., ICLR 2018.
     """
