@@ -9,7 +9,7 @@ import numpy as np
 
 from grain_datarax import workers
 from grain_datarax.augmenter import Augmenter, Operators
-from grain_datarax.fields import flatten, get_field, set_fields
+from grain_datarax.fields import get_field, replace_fields, set_fields
 from grain_datarax.seeding import RECORD_SEED, draw_seed, require_mapping
 
 
@@ -175,7 +175,8 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
         require_mapping(element)
         written = workers.run(lambda: self._launch(element, rng))
         # Copied: a view of JAX's memory is read-only, and records are for other transforms to work on.
-        augmented = set_fields(element, {path: np.array(field[0]) for path, field in written.items()})
+        of_record = {path: None if field is None else np.array(field[0]) for path, field in written.items()}
+        augmented = replace_fields(element, of_record)
         return self._augmenter.with_draws(augmented, np.array(True))
 
     def _launch(self, element: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
@@ -183,15 +184,17 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
         if launcher.seeded:
             seeds = np.asarray(element[RECORD_SEED] if RECORD_SEED in element else draw_seed(rng))[None]
         self._augmenter.check(element)
-        paths = set(launcher.reads) & flatten(element).keys()
+        paths = launcher.paths_in(element)
         batch = set_fields(element, {path: _batch_of_one(get_field(element, path)) for path in paths})
         return launcher(batch, seeds)
 
     def output_spec(self, input_spec: Mapping[str, Any]) -> dict[str, Any]:
         """The spec of an augmented record, for `grain.experimental.get_element_spec`."""
         drawn = grain.experimental.ShapeDtypeStruct(shape=(), dtype=np.bool_)
-        return self._augmenter.with_draws(self._augmenter.launcher.output_spec(input_spec), drawn)
+        return self._augmenter.with_draws(self._augmenter.launcher.record_spec(input_spec), drawn)
 
 
 def _batch_of_one(field: Any) -> Any:
+    if isinstance(field, bool | int | float | np.generic):
+        field = np.asarray(field)
     return field[None] if isinstance(field, np.ndarray | jax.Array) else field

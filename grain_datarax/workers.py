@@ -18,7 +18,7 @@ def in_grain_worker() -> bool:
 
 
 def run(augment: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The fields that `augment` writes; in a worker process it runs on the CPU, and they come out as NumPy.
+    """The fields that `augment` writes; in a worker process it runs on the CPU, and arrays come out as NumPy.
 
     Raises:
       RuntimeError: For a StopIteration, which would end Grain's data in silence; in a worker also for errors of other
@@ -37,7 +37,7 @@ def _on_cpu(augment: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     _stay_off_the_accelerator()
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         try:
-            return {path: np.asarray(field) for path, field in augment().items()}
+            return {path: None if field is None else np.asarray(field) for path, field in augment().items()}
         except Exception as error:
             if type(error).__module__ == "builtins":
                 raise
