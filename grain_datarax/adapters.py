@@ -100,7 +100,7 @@ def require_pure(operator: nnx.Module) -> None:
                     " needs the whole batch. Apply it to batches in the training step, with a key of their own."
                 )
         collects = type(node).__name__ in _WRAPPERS and type(node).__module__.startswith("datarax.")
-        fits = type(node).compute_statistics is not base.compute_statistics and not collects and family != "params"
+        fits = family != "params" and type(node).compute_statistics is not base.compute_statistics and not collects
         if fits or getattr(getattr(node, "config", None), "batch_stats_fn", None) is not None:
             raise ValueError(
                 f"`operators` must not fit statistics to the batch: got {what} of datarax {version()}. Fit them before,"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,7 +66,7 @@ class CompiledDatarax(Launcher):
     def __getstate__(self) -> dict[str, Any]:
         # Bytes: a JAX array, also one of an operator in a config, would start the accelerator in a worker.
         kept = self._operator
-        packed = kept if isinstance(kept, _Packed) else _Packed(cloudpickle.dumps(kept))
+        packed = kept if isinstance(kept, _Packed) else _Packed.of(kept)
         return {"names": self.names, "seeded": self.seeded, "_operator": packed, "_types_seen": set()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -117,16 +118,15 @@ class CompiledDatarax(Launcher):
     def check_values(self, data: Fields) -> None:
         """Raises where an operator that clips to a range would clip all but the darkest of an integer image."""
         config: Any = self.operator.config
-        path: str = getattr(config, "field_key", "")
-        clips: tuple[float, ...] = tuple(getattr(config, "clip_range", None) or ())
-        image = get_field(data, path) if clips and has_field(data, path) else None
+        path, clips = getattr(config, "field_key", ""), getattr(config, "clip_range", None)
+        image: Any = get_field(data, path) if clips is not None and has_field(data, path) else None
         if not isinstance(image, np.ndarray) or image.dtype.kind not in "iu" or image.dtype in self._types_seen:
             return
         self._types_seen.add(image.dtype)
-        if image.size and image.max() > clips[1]:
+        if image.size and image.max() > config.clip_range[1]:
             raise ValueError(
                 f'`clip_range` must hold the values of field "{path}": got {image.dtype} up to {image.max()} for'
-                f" {clips} in {self.names[0]}. Bring it to floats in that range before."
+                f" {config.clip_range} in {self.names[0]}. Bring it to floats in that range before."
             )
 
     def output_spec(self, spec: Fields) -> dict[str, Any]:
@@ -186,6 +186,22 @@ class _Packed:
     """An operator that is not to be unpickled yet."""
 
     pickled: bytes
+
+    @classmethod
+    def of(cls, operator: Any) -> "_Packed":
+        file = io.BytesIO()
+        _Pickler(file).dump(operator)
+        return cls(file.getvalue())
+
+
+class _Pickler(cloudpickle.Pickler):
+    """Pickles keys by their words: else their implementation is a copy, which jax.random.poisson takes for another."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, jax.Array) and kind_of(obj.dtype) is jax.dtypes.prng_key:
+            wrap = functools.partial(jax.random.wrap_key_data, impl=jax.random.key_impl(obj))
+            return wrap, (np.asarray(jax.random.key_data(obj)),)
+        return super().reducer_override(obj)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
