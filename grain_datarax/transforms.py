@@ -29,7 +29,7 @@ def augment(operators: Operators, batch: Mapping[str, Any], *, keep_seed: bool =
     devices prefer operators with `batch_strategy="vmap"`: JAX gathers a batch that it is to scan.
 
     Args:
-      operators: A `Chain`; or one operator, or a list of them, applied in that order.
+      operators: A `Chain` or an operator, of ours or of the package datarax; or a list of them, applied in that order.
       batch: A batch: images with the batch as axis 0, `record_seed` uint32 `(B, 2)`, and anything else. It comes from
         `DeviceLoader(source, keep_seed=True)`, for example.
       keep_seed: Keep `record_seed` in the batch; beside it `record_draws` names who has drawn from it.
@@ -87,7 +87,7 @@ class AugmentBatch(_Transform, grain.transforms.Map):
     that computes statistics of the batch (`batch_stats_fn`) ends one compiled function and begins the next.
 
     Args:
-      operators: A `Chain`; or one operator, or a list of them, applied in that order.
+      operators: A `Chain` or an operator, of ours or of the package datarax; or a list of them, applied in that order.
       keep_seed: Keep `record_seed` in the batch; beside it `record_draws` names who has drawn from it, so that no other
         stage draws the same.
       donate: Overwrite the buffers of `jax.Array`s in the batch where that saves memory: they can't be used
@@ -140,7 +140,7 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
     from its own generator. What is written comes out as NumPy.
 
     Args:
-      operators: A `Chain`; or one operator, or a list of them, applied in that order.
+      operators: A `Chain` or an operator, of ours or of the package datarax; or a list of them, applied in that order.
 
     Raises:
       TypeError, ValueError: If `operators` holds something else or nothing.

@@ -95,7 +95,7 @@ def is_bright(data):
     return data["image"].mean() > 0.5
 
 
-def always(data):
+def always(_):
     return jnp.array(True)
 
 
