@@ -1,46 +1,68 @@
 """seeded batch -> augmented batch: what is asked of it on the host, and the fields that are written put into it."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from grain_datarax import workers
+from grain_datarax.adapters import is_of_datarax
 from grain_datarax.chain import Chain
 from grain_datarax.compiled import CompiledChain, Launcher, RowCounts
 from grain_datarax.effects.effect import Effect
-from grain_datarax.fields import field_names, set_fields
+from grain_datarax.fields import field_names, replace_fields
+from grain_datarax.links import CompiledDatarax, LaunchedInTurn, names_of
 from grain_datarax.pages.launch import CompiledOperators
+from grain_datarax.pages.launch import names_of as names_of_pages
 from grain_datarax.pages.modality import ModalityOperator
 from grain_datarax.seeding import RECORD_DRAWS, RECORD_SEED, require_mapping
 
-Operators: TypeAlias = Chain | ModalityOperator | Sequence[ModalityOperator]
+Operators: TypeAlias = Chain | nnx.Module | Sequence[Chain | nnx.Module]
 
 
 def launcher_of(operators: Operators) -> Launcher:
     """What runs a chain, one operator or several; raises `TypeError` for anything else, and `ValueError` for none."""
-    if isinstance(operators, Chain):
-        return CompiledChain(operators)
-    links = tuple(operators) if isinstance(operators, Sequence) else (operators,)
-    for link in links:
-        if isinstance(link, Effect):
-            raise TypeError(f"`operators` must be operators or a Chain: got {link!r:.80}. Pass Chain([...], seed=0).")
-        if not isinstance(link, ModalityOperator):
-            raise TypeError(
-                f"`operators` must be operators: got {link!r:.80}. Pass a Chain, or one ModalityOperator or a list."
-            )
+    links: tuple[Any, ...] = tuple(operators) if isinstance(operators, Sequence) else (operators,)
     if not links:
         raise ValueError(f"`operators` must hold at least one operator: got {operators!r}. Pass one or a list.")
-    return CompiledOperators(links)
+    datarax_names = iter(names_of([link for link in links if _kind_of(link) is CompiledDatarax]))
+    pages_names = iter(names_of_pages([link for link in links if _kind_of(link) is CompiledOperators]))
+    launchers: list[Launcher] = []
+    for kind, group in itertools.groupby(links, key=_kind_of):
+        members = tuple(group)
+        if kind is CompiledOperators:  # compiled as one
+            launchers.append(CompiledOperators(members, tuple(itertools.islice(pages_names, len(members)))))
+        elif kind is CompiledDatarax:
+            launchers += [CompiledDatarax(link, next(datarax_names)) for link in members]
+        else:
+            launchers += [CompiledChain(link) for link in members]
+    return launchers[0] if len(launchers) == 1 else LaunchedInTurn(launchers)
+
+
+def _kind_of(link: Any) -> type[Launcher]:
+    if isinstance(link, Chain):
+        return CompiledChain
+    if isinstance(link, ModalityOperator):
+        return CompiledOperators
+    if is_of_datarax(link):
+        return CompiledDatarax
+    if isinstance(link, Effect):
+        raise TypeError(f"`operators` must be operators or a Chain: got {link!r:.80}. Pass Chain([...], seed=0).")
+    raise TypeError(
+        f"`operators` must be operators: got {link!r:.80}. Pass a Chain, a ModalityOperator, an operator of the package"
+        " datarax, or a list of these."
+    )
 
 
 class Augmenter:
     """What the transforms, `DeviceLoader` and `augment` share.
 
     Args:
-      operators: A `Chain`; or one operator, or a list of them.
+      operators: A `Chain`, or one operator, or a list of them.
       keep_seed: Keep `record_seed` in the batch, and beside it who has drawn from it.
       donate: Overwrite the buffers of `jax.Array`s in the batch where that saves memory.
 
@@ -95,7 +117,7 @@ class Augmenter:
         seeds, drawn = batch.get(RECORD_SEED), None
         if self._keep_seed and seeds is not None:
             drawn = jnp.ones_like(seeds[:, 0], bool) if isinstance(seeds, jax.Array) else np.ones(len(seeds), bool)
-        return self.with_draws(set_fields(batch, written), drawn)
+        return self.with_draws(replace_fields(batch, written), drawn)
 
     def with_draws(self, element: dict[str, Any], drawn: Any) -> dict[str, Any]:
         """Adds who has drawn from it to a seed that is kept, or else drops both.

@@ -43,6 +43,10 @@ class Launcher(abc.ABC):
         names = list(self.names) if len(self.names) <= 4 else [*self.names[:3], f"{len(self.names) - 3} more"]
         return f"[{', '.join(names)}]"
 
+    def paths_in(self, data: Fields) -> set[str]:
+        """The paths of the fields in a record or batch that it reads."""
+        return set(self.reads) & flatten(data).keys()
+
     @abc.abstractmethod
     def __call__(self, data: Fields, seeds: Any, *, donate: bool = False, counted: int | None = None) -> dict[str, Any]:
         """Launches one compiled function on a batch; does not wait for the device.
@@ -55,7 +59,7 @@ class Launcher(abc.ABC):
           counted: How many rows, from the first on, are records and counted; None counts all.
 
         Returns:
-          The fields that were written, by path.
+          The fields that were written, by path; None for those that are no longer there.
         """
 
     @abc.abstractmethod
@@ -68,7 +72,11 @@ class Launcher(abc.ABC):
 
     @abc.abstractmethod
     def output_spec(self, spec: Fields) -> dict[str, Any]:
-        """The spec of what comes out, from that of what goes in: any objects with shape and dtype."""
+        """The spec of the batch that comes out, from that of what goes in: any objects with shape and dtype."""
+
+    def record_spec(self, spec: Fields) -> dict[str, Any]:
+        """As `output_spec`, of a record."""
+        return self.output_spec(spec)
 
     @abc.abstractmethod
     def fingerprint(self) -> dict[str, Any]:

@@ -41,7 +41,8 @@ class DeviceLoader:
       source: A `grain.DataLoader`, `grain.IterDataset` or `grain.MapDataset` of batches that carry the seeds of
         `SeedRecords`. A `MapDataset` is read by `buffer_size` threads, at most 16. Grain's workers need a program under
         `if __name__ == "__main__":` that has parsed absl's flags: `absl.flags.FLAGS.mark_as_parsed()` does.
-      operators: A `Chain`; or one operator, or a list of them, applied in that order; none: batches are placed only.
+      operators: A `Chain` or an operator, of ours or of the package datarax; or a list of them, applied in that order;
+        none: batches are placed only.
       sharding: How rows are spread: a `NamedSharding` whose spec names axes of the mesh for axis 0 alone. None spreads
         them over all devices of all processes.
       buffer_size: How many batches are made ahead; one more is in the making. 0 starts no thread.

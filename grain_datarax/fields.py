@@ -57,6 +57,26 @@ def set_fields(data: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, 
     return result
 
 
+def replace_fields(data: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """As `set_fields`, but that a field which is None is taken out.
+
+    Example:
+      >>> replace_fields({"a": 1, "b": {"c": 2}}, {"a": None, "a.d": 3, "b.c": None})
+      {'b': {}, 'a': {'d': 3}}
+    """
+    result = dict(data)
+    for path, field in fields.items():
+        result = _without(result, path) if field is None else set_field(result, path, field)
+    return result
+
+
+def _without(data: Mapping[str, Any], path: str) -> dict[str, Any]:
+    name, _, rest = path.partition(".")
+    if rest and isinstance(data.get(name), Mapping):
+        return {**data, name: _without(data[name], rest)}
+    return {other: field for other, field in data.items() if rest or other != name}
+
+
 def pick_fields(data: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
     """The nested mapping of only these fields."""
     return set_fields({}, {path: get_field(data, path) for path in paths})

@@ -40,6 +40,12 @@ def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[st
     return result
 
 
+def by_link(fingerprint: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A part for each operator, or for each effect and the chain, as the fingerprint of a sequence of them has it."""
+    whole = [("the chain", _whole(fingerprint))] if "chain" in fingerprint else []
+    return [{**settings, "name": name} for name, settings in [*_links(fingerprint), *whole]]
+
+
 def _links(fingerprint: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """The operators or effects in their order, by what they are called."""
     if "chain" in fingerprint:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from grain_datarax.augmenter import Augmenter
-from grain_datarax.placement import RowSharding
+from grain_datarax.placement import VALID, RowSharding
 from grain_datarax.seeding import RECORD_DRAWS, RECORD_SEED, require_mapping
 
 
@@ -31,6 +31,7 @@ class Stage:
         placed, count = self._rows.place(batch, self.largest if self._pad_last_batch else None)
         self.largest = max(self.largest, count)
         if self._augment is not None:
+            marks = {VALID: placed.pop(VALID)} if self._pad_last_batch else {}  # no field of the records
             with jax.set_mesh(self._rows.local_mesh):  # not that of the training step, which may be set
-                placed = self._augment(placed, counted=count)
+                placed = {**self._augment(placed, counted=count), **marks}
         return self._rows.assemble(placed), count

@@ -9,7 +9,7 @@ import numpy as np
 
 from grain_datarax import workers
 from grain_datarax.augmenter import Augmenter, Operators
-from grain_datarax.fields import flatten, get_field, set_fields
+from grain_datarax.fields import get_field, replace_fields, set_fields
 from grain_datarax.seeding import RECORD_SEED, draw_seed, require_mapping
 
 
@@ -29,7 +29,7 @@ def augment(operators: Operators, batch: Mapping[str, Any], *, keep_seed: bool =
     devices prefer operators with `batch_strategy="vmap"`: JAX gathers a batch that it is to scan.
 
     Args:
-      operators: A `Chain`; or one operator, or a list of them, applied in that order.
+      operators: A `Chain` or an operator, of ours or of the package datarax; or a list of them, applied in that order.
       batch: A batch: images with the batch as axis 0, `record_seed` uint32 `(B, 2)`, and anything else. It comes from
         `DeviceLoader(source, keep_seed=True)`, for example.
       keep_seed: Keep `record_seed` in the batch; beside it `record_draws` names who has drawn from it.
@@ -87,7 +87,7 @@ class AugmentBatch(_Transform, grain.transforms.Map):
     that computes statistics of the batch (`batch_stats_fn`) ends one compiled function and begins the next.
 
     Args:
-      operators: A `Chain`; or one operator, or a list of them, applied in that order.
+      operators: A `Chain` or an operator, of ours or of the package datarax; or a list of them, applied in that order.
       keep_seed: Keep `record_seed` in the batch; beside it `record_draws` names who has drawn from it, so that no other
         stage draws the same.
       donate: Overwrite the buffers of `jax.Array`s in the batch where that saves memory: they can't be used
@@ -140,7 +140,7 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
     from its own generator. What is written comes out as NumPy.
 
     Args:
-      operators: A `Chain`; or one operator, or a list of them, applied in that order.
+      operators: A `Chain` or an operator, of ours or of the package datarax; or a list of them, applied in that order.
 
     Raises:
       TypeError, ValueError: If `operators` holds something else or nothing.
@@ -175,7 +175,7 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
         require_mapping(element)
         written = workers.run(lambda: self._launch(element, rng))
         # Copied: a view of JAX's memory is read-only, and records are for other transforms to work on.
-        augmented = set_fields(element, jax.tree.map(lambda field: np.array(field[0]), written))
+        augmented = replace_fields(element, jax.tree.map(lambda field: np.array(field[0]), written))
         return self._augmenter.with_draws(augmented, np.array(True))
 
     def _launch(self, element: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
@@ -183,15 +183,17 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
         if launcher.seeded:
             seeds = np.asarray(element[RECORD_SEED] if RECORD_SEED in element else draw_seed(rng))[None]
         self._augmenter.check(element)
-        paths = set(launcher.reads) & flatten(element).keys()
+        paths = launcher.paths_in(element)
         batch = set_fields(element, {path: _batch_of_one(get_field(element, path)) for path in paths})
         return launcher(batch, seeds)
 
     def output_spec(self, input_spec: Mapping[str, Any]) -> dict[str, Any]:
         """The spec of an augmented record, for `grain.experimental.get_element_spec`."""
         drawn = grain.experimental.ShapeDtypeStruct(shape=(), dtype=np.bool_)
-        return self._augmenter.with_draws(self._augmenter.launcher.output_spec(input_spec), drawn)
+        return self._augmenter.with_draws(self._augmenter.launcher.record_spec(input_spec), drawn)
 
 
 def _batch_of_one(field: Any) -> Any:
+    if isinstance(field, bool | int | float | np.generic):
+        field = np.asarray(field)
     return field[None] if isinstance(field, np.ndarray | jax.Array) else field

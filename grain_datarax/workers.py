@@ -18,7 +18,7 @@ def in_grain_worker() -> bool:
 
 
 def run(augment: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The fields that `augment` writes; in a worker process it runs on the CPU, and they come out as NumPy.
+    """The fields that `augment` writes; in a worker process it runs on the CPU, and arrays come out as NumPy.
 
     Raises:
       RuntimeError: For a StopIteration, which would end Grain's data in silence; in a worker also for errors of other

@@ -25,7 +25,7 @@ _WITHOUT_EFFECT = ("batch_strategy", "cacheable", "precomputed_stats")
 # What every operator has: its settings once more, or no part of them.
 _OF_ALL = ("config", "rngs", "name", "stochastic", "stream_name", "batch_stats_fn")
 # Functions of theirs are told by their names: how they are written changes with each release.
-_LIBRARIES = ("builtins", "flax", "jax", "jaxlib", "math", "numpy")
+_LIBRARIES = ("builtins", "datarax", "flax", "jax", "jaxlib", "math", "numpy")
 
 
 def describe(operator: Any, name: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _part(operator: DataraxModule, name: str, above: tuple[Any, ...]) -> dict[st
     if operator.stochastic:
         root_key = np.asarray(jax.random.key_data(as_stream_key(operator.root_key()))).tolist()
     part = {"name": name, "class": type(operator).__qualname__, "root_key": root_key}
-    described = {setting: _describe(value, (*above, operator)) for setting, value in settings.items()}
+    described = {setting: in_json(value, (*above, operator)) for setting, value in settings.items()}
     return {**part, **described, **_attributes(operator, above, _OF_ALL)}
 
 
@@ -64,14 +64,14 @@ def _attributes(module: nnx.Module, above: tuple[Any, ...], known: Sequence[str]
         for name, value in vars(module).items()
         if name not in known and not name.startswith(("_pytree__", "_object__")) and not _is_variable(value)
     }
-    return {"attributes": _describe(own, (*above, module))} if own else {}
+    return {"attributes": in_json(own, (*above, module))} if own else {}
 
 
 def _is_variable(value: Any) -> bool:
     return isinstance(value, nnx.Variable | nnx.Rngs | nnx.RngStream)
 
 
-def _describe(value: Any, above: tuple[Any, ...] = ()) -> Any:
+def in_json(value: Any, above: tuple[Any, ...] = ()) -> Any:
     """A value in JSON's types. Not by its repr: that of a function or of a module holds its address.
 
     Args:
@@ -86,9 +86,9 @@ def _describe(value: Any, above: tuple[Any, ...] = ()) -> Any:
     if isinstance(value, float) and type(value) is float:
         return value if not math.isnan(value) else "nan"  # which does not equal itself
     below = (*above, value)
-    for kinds, describe in _FORMS:
+    for kinds, form in _FORMS:
         if isinstance(value, kinds):
-            return describe(value, below)
+            return form(value, below)
     if dataclasses.is_dataclass(value):
         return _fields(value, below)
     if hasattr(value, "__qualname__") or (callable(value) and hasattr(value, "__name__")):
@@ -102,7 +102,7 @@ def _path(named: Any) -> str:
 
 def _scalar(value: np.generic, below: tuple[Any, ...]) -> Any:
     item = value.item()
-    return _describe(item, below) if isinstance(item, bool | int | float | str) else [str(value.dtype), repr(item)]
+    return in_json(item, below) if isinstance(item, bool | int | float | str) else [str(value.dtype), repr(item)]
 
 
 def _array(value: Any, below: tuple[Any, ...]) -> Any:
@@ -110,14 +110,14 @@ def _array(value: Any, below: tuple[Any, ...]) -> Any:
         return [str(value.dtype), _array(jax.random.key_data(value), below)]
     array = np.asarray(value)
     if array.dtype.hasobject:  # whose bytes are addresses
-        return [str(array.dtype), list(array.shape), [_describe(each, below) for each in array.flat]]
+        return [str(array.dtype), list(array.shape), [in_json(each, below) for each in array.flat]]
     return [str(array.dtype), list(array.shape), _digest(array.tobytes())]
 
 
 def _mapping(value: Mapping[Any, Any], below: tuple[Any, ...]) -> Any:
     if all(isinstance(name, str) for name in value):
-        return {name: _describe(each, below) for name, each in value.items()}
-    return _sorted([_describe(name, below), _describe(each, below)] for name, each in value.items())
+        return {name: in_json(each, below) for name, each in value.items()}
+    return _sorted([in_json(name, below), in_json(each, below)] for name, each in value.items())
 
 
 def _sorted(parts: Any) -> list[Any]:
@@ -142,11 +142,11 @@ def _function(value: types.FunctionType, below: tuple[Any, ...]) -> Any:
         return _path(value)
     wrapped = getattr(value, "__wrapped__", None)
     if _of_a_library(value.__globals__["__name__"]) and wrapped is not None:  # by jax.vmap, for example
-        return {"wrapper": f"cannot be told: {code.co_qualname}", "of": _describe(wrapped, below)}
+        return {"wrapper": f"cannot be told: {code.co_qualname}", "of": in_json(wrapped, below)}
     described: dict[str, Any] = {"function": _path(value), "code": _digest_of_code(code)}
     defaults = [*(value.__defaults__ or ()), *sorted((value.__kwdefaults__ or {}).items())]
     if defaults:
-        described["defaults"] = _describe(defaults, below)
+        described["defaults"] = in_json(defaults, below)
     if value.__closure__:
         cells = zip(code.co_freevars, value.__closure__, strict=True)
         described["encloses"] = {name: _cell(cell, below) for name, cell in cells}
@@ -158,11 +158,11 @@ def _callable(value: Any, below: tuple[Any, ...]) -> Any:
     name = getattr(value, "__qualname__", None) or value.__name__
     owner = getattr(value, "__self__", None)
     if not isinstance(owner, types.ModuleType | type | None):
-        return {"method": name, "of": _describe(owner, below)}
+        return {"method": name, "of": in_json(owner, below)}
     if _of_a_library(value.__module__ or "builtins"):
         return f"{value.__module__}.{name}"
     if hasattr(value, "__wrapped__"):
-        return _describe(value.__wrapped__, below)
+        return in_json(value.__wrapped__, below)
     return f"cannot be told: {value.__module__}.{name}"
 
 
@@ -172,23 +172,23 @@ def _of_a_library(module: str) -> bool:
 
 def _cell(cell: types.CellType, below: tuple[Any, ...]) -> Any:
     try:
-        return _describe(cell.cell_contents, below)
+        return in_json(cell.cell_contents, below)
     except ValueError:  # nothing is in it yet
         return "nothing"
 
 
 def _method(value: types.MethodType, below: tuple[Any, ...]) -> Any:
-    return {"method": _describe(value.__func__, below), "of": _describe(value.__self__, below)}
+    return {"method": in_json(value.__func__, below), "of": in_json(value.__self__, below)}
 
 
 def _partial(value: Any, below: tuple[Any, ...]) -> Any:
     parts = {"partial": value.func, "arguments": list(value.args), "keywords": value.keywords}
-    return {name: _describe(part, below) for name, part in parts.items() if part or name == "partial"}
+    return {name: in_json(part, below) for name, part in parts.items() if part or name == "partial"}
 
 
 def _digest_of_code(code: types.CodeType) -> str:
     constants = [
-        _digest_of_code(each) if isinstance(each, types.CodeType) else _describe(each) for each in code.co_consts
+        _digest_of_code(each) if isinstance(each, types.CodeType) else in_json(each) for each in code.co_consts
     ]
     told = json.dumps([code.co_names, constants, code.co_argcount, code.co_kwonlyargcount], sort_keys=True)
     return _digest(code.co_code + code.co_exceptiontable + told.encode())
@@ -208,15 +208,15 @@ _FORMS: tuple[tuple[Any, Any], ...] = (
     (type, lambda value, _: _path(value)),
     (types.ModuleType, lambda value, _: value.__name__),
     (Mapping, _mapping),
-    ((list, tuple), lambda value, below: [_describe(each, below) for each in value]),
-    (AbstractSet, lambda value, below: _sorted(_describe(each, below) for each in value)),
-    (float, lambda value, below: _describe(float(value), below)),
-    (complex, lambda value, _: ["complex", _describe(value.real), _describe(value.imag)]),
+    ((list, tuple), lambda value, below: [in_json(each, below) for each in value]),
+    (AbstractSet, lambda value, below: _sorted(in_json(each, below) for each in value)),
+    (float, lambda value, below: in_json(float(value), below)),
+    (complex, lambda value, _: ["complex", in_json(value.real), in_json(value.imag)]),
     ((bytes, bytearray), lambda value, _: ["bytes", _digest(bytes(value))]),
     (np.dtype, lambda value, _: str(value)),
     (
         (slice, range),
-        lambda value, _: [type(value).__name__, *map(_describe, (value.start, value.stop, value.step))],
+        lambda value, _: [type(value).__name__, *map(in_json, (value.start, value.stop, value.step))],
     ),
     (type(...), lambda *_: "..."),
     (os.PathLike, lambda value, _: os.fspath(value)),

@@ -77,11 +77,16 @@ def names_of(operators: Sequence[Operator]) -> tuple[str, ...]:
 
 
 class CompiledOperators(Launcher):
-    """Operators on batches."""
+    """Operators on batches.
 
-    def __init__(self, operators: tuple[Operator, ...]) -> None:
+    Args:
+      operators: The operators.
+      names: What tells their draws apart; None: as for operators among themselves.
+    """
+
+    def __init__(self, operators: tuple[Operator, ...], names: tuple[str, ...] | None = None) -> None:
         self._operators: tuple[Operator, ...] | _Packed = operators
-        self.names = names_of(operators)
+        self.names = names_of(operators) if names is None else names
         self.seeded = any(operator.stochastic for operator in operators)
         self.reads = tuple(dict.fromkeys(path for operator in operators for path in operator.reads))
         self.needs_whole_batches = any(operator.batch_stats_fn is not None for operator in operators)
@@ -321,14 +326,14 @@ def _split(operators: tuple[Operator, ...]) -> tuple[Any, Any]:
     """Structure and arrays of the operators, without the patterns that they keep, whose shapes change."""
     if not any(operator.config.cacheable for operator in operators):
         graphdef, rest = nnx.split(operators)
-        return graphdef, (jax.tree.map(_off_mesh, rest),)
+        return graphdef, (jax.tree.map(off_mesh, rest),)
     split: tuple[Any, ...] = nnx.split(operators, FixedPattern, ...)
     graphdef, patterns, rest = split
     none = jax.tree.map(lambda kept: kept.replace({}), patterns, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
-    return graphdef, (none, jax.tree.map(_off_mesh, rest))
+    return graphdef, (none, jax.tree.map(off_mesh, rest))
 
 
-def _off_mesh(leaf: Any) -> Any:
+def off_mesh(leaf: Any) -> Any:
     """Takes keys and the like off the mesh that was set where the operator was made: they go where the batch is."""
     if isinstance(leaf, Tracer) or not isinstance(leaf, jax.Array):
         return leaf
