@@ -1,6 +1,7 @@
 """record, seed -> what it drew, and its pixels once more."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,16 +49,16 @@ def draws(chain: Chain, record_seed: Any, shape: Sequence[int]) -> dict[str, dic
     alone = dataclasses.replace(
         chain, image=chain.images[0], masks=(), boxes=(), keypoints=(), labels=(), draws="draws", clip=False
     )
-    augment = Augmentation.of(alone, in_place=False).augment
-
-    @jax.jit
-    def drawn(seeds: jax.Array) -> Any:
-        # What becomes of the pixels is not computed, as nobody asks for it.
-        image = jnp.zeros((len(seeds), *shape), jnp.float32)
-        return augment(dict.fromkeys((*alone.images, *alone.partners), image), seeds)[0]["draws"]
-
-    result: dict[str, dict[str, np.ndarray]] = jax.tree.map(np.asarray, drawn(jnp.atleast_2d(seeds)))
+    drawn = _drawn(Augmentation.of(alone, in_place=False), tuple(shape), jnp.atleast_2d(seeds))
+    result: dict[str, dict[str, np.ndarray]] = jax.tree.map(np.asarray, drawn)
     return result if seeds.ndim == 2 else jax.tree.map(lambda rows: rows[0], result)
+
+
+@functools.partial(jax.jit, static_argnames=("augmentation", "shape"))
+def _drawn(augmentation: Augmentation, shape: tuple[int, ...], seeds: jax.Array) -> Any:
+    # What becomes of the pixels is not computed, as nobody asks for it.
+    image, chain = jnp.zeros((len(seeds), *shape), jnp.float32), augmentation.chain
+    return augmentation.augment(dict.fromkeys((*chain.images, *chain.partners), image), seeds)[0]["draws"]
 
 
 def replay(record: Mapping[str, Any], record_seed: Any, chain: Chain) -> dict[str, Any]:
