@@ -106,7 +106,7 @@ class Augmentation:
             taken = applies if taken is None else taken & applies
         if taken is not None:
             batch.counted[index, "applied"] = taken.astype(jnp.int32)
-        applied = jnp.ones_like(batch.seeds[:, 0], bool) if taken is None else taken
+        applied = batch.seeds[:, 0] >= 0 if taken is None else taken  # not ones_like, which has no sharding either
         if isinstance(effect, Composition):
             chosen = jax.vmap(functools.partial(effect.draw, shape=(0, 0, 0)))(keys[""])
             batch.told[index] = {"applied": applied, **effect.told(chosen)}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from effect_table import chain, run, seeded_batch, seeds
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from sources import images
 
 import grain_datarax as gdx
@@ -581,3 +581,19 @@ def test_values_of_partners_that_are_clipped_are_counted():
         gdx.AugmentBatch(chain(gdx.MixUp())).map({**batch, "partner": {"image": np.asarray(outside)}})
     with pytest.raises(ValueError, match="`same_on_frame` must be True for MixUp"):
         gdx.MixUp(same_on_frame=False)
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_draws_and_partners_of_a_sharded_batch_are_spread_as_it_is(axis_type):
+    links = chain(gdx.MixUp(p=0.5), *REPLAYED.effects, gdx.Normalize(mean=MEAN, std=STD), labels="label", draws="draws")
+    batch = {name: field for name, field in mixed_batch(16).items() if name != "mask"}
+    expected = gdx.AugmentBatch(links).map(batch)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(axis_type,))
+    result = gdx.AugmentBatch(links).map(jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data"))))
+    for name in ("image", "label", "draws"):
+        jax.tree.map(
+            np.testing.assert_array_equal, *(jax.tree.map(np.asarray, each[name]) for each in (result, expected))
+        )
+        for leaf in jax.tree.leaves(result[name]):
+            assert leaf.sharding.is_equivalent_to(result["image"].sharding, 1) or leaf.ndim > 1
+            assert len(leaf.sharding.device_set) == 8
