@@ -120,9 +120,13 @@ class Chain:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         read = {"image": self.images, "masks": self.fills, "labels": self.labels}
-        require_fields(**read, boxes=self.box_formats, keypoints=self.keypoint_formats, partner=[self.partner])
-        require_fields(**read, boxes=self.seen.values(), draws=[self.draws] if self.draws else [])
-        assert self.names  # which raises for effects of one name
+        draws = [self.draws] if self.draws else []
+        require_fields(
+            **read, boxes=self.box_formats, keypoints=self.keypoint_formats, partner=[self.partner], draws=draws
+        )
+        require_fields(**read, boxes=self.seen.values(), draws=draws)
+        # Which raises for effects of one name, or of one among the draws.
+        distinct_names([(name.replace(".", "_"), False) for name in self.names])
         self._require_parts()
 
     def _require_parts(self) -> None:
@@ -132,7 +136,8 @@ class Chain:
         if early or (isinstance(last, Conversion) and last is not self.effects[-1]):
             raise ValueError(
                 "`effects` must convert types at their end, behind all others, and in no composition: got"
-                f" {early[0] if early else last!r} among {list(self.effects)!r:.80}. Put it last."
+                f" {early[0] if early else last!r} among {list(self.effects)!r:.80}. Put it last, as an effect of the"
+                " chain itself."
             )
         if isinstance(last, Conversion) and self.channels is not None:
             raise ValueError(

@@ -1,6 +1,7 @@
 """What decides the pixels, kept in a checkpoint and compared when it is restored."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +36,7 @@ def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[st
     ):
         for setting in sorted(got.keys() | wanted.keys()):
             pair = got.get(setting, "nothing"), wanted.get(setting, "nothing")
-            if pair[0] != pair[1]:
+            if json.dumps(pair[0]) != json.dumps(pair[1]):  # to Python 1, 1.0 and True are equal
                 result.append(f"`{setting}` {pair[0]!r} for {pair[1]!r} in {name}")
     return result
 
@@ -59,7 +60,7 @@ def _whole(fingerprint: Mapping[str, Any]) -> Mapping[str, Any]:
     if "chain" not in fingerprint:
         return {}
     whole = {**Chain([GaussianNoise()], seed=0).to_dict(), **fingerprint["chain"]}
-    return {name: setting for name, setting in whole.items() if name != "effects"}
+    return {name: setting for name, setting in whole.items() if name not in ("effects", "draws")}  # which only tells
 
 
 def _with_defaults(effect: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -41,8 +41,8 @@ def check_batch(chain: Chain, fields: Mapping[str, Any]) -> None:
     sizes = {path: _check_image(chain, path, fields[path]) for path in chain.images}
     if len(set(sizes.values())) != 1:
         raise ValueError(
-            f"`image` must name fields of one height and width, as they share draws: got {sizes}. Resize them, or put"
-            " them into chains of their own."
+            "`image` must name fields of one height, width and number of frames, as they share draws: got"
+            f" {sizes}. Resize them, or put them into chains of their own."
         )
     image_shape = fields[chain.images[0]].shape
     for path, fill in chain.fills.items():
@@ -55,18 +55,19 @@ def check_batch(chain: Chain, fields: Mapping[str, Any]) -> None:
                 f'`labels` must be floating point to be mixed: got {fields[path].dtype} for field "{path}". Turn class'
                 " numbers into vectors first: jax.nn.one_hot(label, classes), for example."
             )
+        require_image_type(fields[path].dtype, path)  # labels may have their types
     for path in (*chain.images, *chain.fills, *chain.labels):
         partner = fields.get(chain.partner_of(path))
         if partner is not None and (partner.shape, partner.dtype) != (fields[path].shape, fields[path].dtype):
             raise ValueError(
                 f"`{chain.partner}` must hold fields of the record's shapes and types: got {partner.dtype} of shape"
                 f' {tuple(partner.shape)} for field "{chain.partner_of(path)}", and {fields[path].dtype} of shape'
-                f' {tuple(fields[path].shape)} for "{path}". Zip records of one form.'
+                f' {tuple(fields[path].shape)} for "{path}". Zip records of one form, and mix first.'
             )
     record_count(fields)
 
 
-def _check_image(chain: Chain, path: str, image: Any) -> tuple[int, int]:
+def _check_image(chain: Chain, path: str, image: Any) -> tuple[int, ...]:
     shape = tuple(image.shape[1:])
     if len(shape) != len(chain.axes) or 0 in shape:
         raise ValueError(
@@ -95,7 +96,7 @@ def _check_image(chain: Chain, path: str, image: Any) -> tuple[int, int]:
                 f' {image.dtype} for field "{path}". Convert it, for example to uint8 or float32, or pass a smaller'
                 " value_range."
             )
-    return height, width
+    return height, width, *(shape[:1] if chain.axes.startswith("T") else ())
 
 
 def _axes_advice(shape: tuple[int, ...], axes: str) -> str:

@@ -10,9 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from grain_datarax.chain import Chain
+from grain_datarax.guard import check_batch
 from grain_datarax.records import Augmentation
 from grain_datarax.seeding import RECORD_DRAWS, RECORD_SEED
 from grain_datarax.transforms import AugmentRecord
+
+# No field of anybody's.
+_MARK = "draws that are told"
 
 
 def draws(chain: Chain, record_seed: Any, shape: Sequence[int]) -> dict[str, dict[str, np.ndarray]]:
@@ -47,8 +51,10 @@ def draws(chain: Chain, record_seed: Any, shape: Sequence[int]) -> dict[str, dic
     if len(shape) != len(chain.axes):
         raise ValueError(f"`shape` must be of the axes {chain.axes!r}: got {tuple(shape)}. Pass that of one image.")
     alone = dataclasses.replace(
-        chain, image=chain.images[0], masks=(), boxes=(), keypoints=(), labels=(), draws="draws", clip=False
+        chain, image=chain.images[0], masks=(), boxes=(), keypoints=(), labels=(), draws=_MARK, clip=False
     )
+    image = jax.ShapeDtypeStruct((1, *shape), np.float32)
+    check_batch(alone, dict.fromkeys((*alone.images, *alone.partners), image))
     drawn = _drawn(Augmentation.of(alone, in_place=False), tuple(shape), jnp.atleast_2d(seeds))
     result: dict[str, dict[str, np.ndarray]] = jax.tree.map(np.asarray, drawn)
     return result if seeds.ndim == 2 else jax.tree.map(lambda rows: rows[0], result)
@@ -58,7 +64,7 @@ def draws(chain: Chain, record_seed: Any, shape: Sequence[int]) -> dict[str, dic
 def _drawn(augmentation: Augmentation, shape: tuple[int, ...], seeds: jax.Array) -> Any:
     # What becomes of the pixels is not computed, as nobody asks for it.
     image, chain = jnp.zeros((len(seeds), *shape), jnp.float32), augmentation.chain
-    return augmentation.augment(dict.fromkeys((*chain.images, *chain.partners), image), seeds)[0]["draws"]
+    return augmentation.augment(dict.fromkeys((*chain.images, *chain.partners), image), seeds)[0][_MARK]
 
 
 def replay(record: Mapping[str, Any], record_seed: Any, chain: Chain) -> dict[str, Any]:

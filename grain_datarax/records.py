@@ -120,6 +120,8 @@ class Augmentation:
         batch.told[index] = {"applied": applied, **told}
         if isinstance(effect, MixUp):
             self._count_partners(batch, taken)
+        elif isinstance(effect, Mixing) and batch.outside is not None:  # all that was clipped before lies inside by now
+            batch.outside = self._outside(batch.fields)
         if batch.outside is not None and effect.clips:  # the first that clips finds them all, the next none
             batch.counted[index, "outside"] = batch.outside if taken is None else jnp.where(taken, batch.outside, 0)
             batch.outside = batch.outside - batch.counted[index, "outside"]

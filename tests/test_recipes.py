@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import itertools
+import json
 import sys
 import warnings
 
@@ -18,6 +19,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from sources import images
 
 import grain_datarax as gdx
+from grain_datarax.augmenter import launcher_of
+from grain_datarax.fingerprint import differences
 
 SHAPE = (16, 12, 3)
 MANY = 20_000
@@ -313,7 +316,7 @@ def test_cutmix_pastes_the_rectangle_that_was_drawn_and_mixes_labels_by_area(fra
 
 
 def test_shares_follow_the_beta_law():
-    for alpha in (0.2, 1.0, 3.0):
+    for alpha in (0.05, 0.2, 1.0, 1.5, 8.0, 30.0, 200.0, 1000.0):
         share = drawn(chain(gdx.MixUp(alpha=alpha)))["MixUp"]["share"].astype(np.float64)
         law = scipy.stats.beta(alpha, alpha)
         assert abs((share < 0.5).mean() - 0.5) < 4 * 0.5 / np.sqrt(MANY)  # four standard errors
@@ -597,3 +600,52 @@ def test_draws_and_partners_of_a_sharded_batch_are_spread_as_it_is(axis_type):
         for leaf in jax.tree.leaves(result[name]):
             assert leaf.sharding.is_equivalent_to(result["image"].sharding, 1) or leaf.ndim > 1
             assert len(leaf.sharding.device_set) == 8
+
+
+def test_what_cutmix_pastes_is_counted_where_it_is_clipped():
+    batch = {"image": np.full((8, 8, 8, 1), 0.5, np.float32), "record_seed": seeds(8)}
+    batch["partner"] = {"image": jnp.full((8, 8, 8, 1), 7.0)}
+    pasted = run(chain(gdx.CutMix(), clip=False), batch) == 7
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        augment = gdx.AugmentBatch(chain(gdx.CutMix(), gdx.GaussianNoise(std=0.0)))
+        result = np.asarray(augment.map(batch)["image"])
+        counts = augment.counts()
+    assert result.max() == 1
+    assert counts["GaussianNoise"]["outside"] == pasted.sum() > 0
+
+
+def test_settings_that_python_takes_for_equal_are_told_apart():
+    pixel, whole = (gdx.PatchDropout(num_patches=1, patch_size=size) for size in ((1, 1), (1.0, 1.0)))
+    assert pixel != whole
+    assert run(chain(whole), seeded_batch(2)).max() == 0
+    first, second = (launcher_of(chain(gdx.Function(brighter, {"most": most}))).fingerprint() for most in (1, 1.0))
+    assert len(differences(first, second)) == 1
+    listed = launcher_of(chain(gdx.Function(brighter, {"most": (1.0, 2.0)}))).fingerprint()
+    assert differences(json.loads(json.dumps(listed)), listed) == []
+    told, silent = (launcher_of(chain(gdx.GaussianNoise(), draws=draws)).fingerprint() for draws in ("draws", None))
+    assert differences(told, silent) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: gdx.draws(chain(gdx.PatchDropout()), seeds(2), (4, 4, 3)), "`patch_size` must fit inside the image"),
+        (lambda: gdx.draws(chain(gdx.PatchDropout(), channels=[5]), seeds(2), SHAPE), "`channels` must be below 3"),
+        (lambda: run(chain(gdx.Cast(dtype="float16")), {**seeded_batch(2), "image": np.ones((2, *SHAPE), np.uint16)}), "`dtype` must hold what images become: got float16"),
+        (lambda: run(chain(gdx.Normalize(mean=0, std=1e-6, dtype="float16")), seeded_batch(2)), "`dtype` must hold what images become"),
+        (lambda: run(chain(gdx.GaussianNoise(), image=["a", "b"], axes="THWC"), {"a": np.zeros((2, 2, *SHAPE), np.uint8), "b": np.zeros((2, 3, *SHAPE), np.uint8), "record_seed": seeds(2)}), "`image` must name fields of one height, width and number of frames"),
+        (lambda: chain(gdx.GaussianNoise(name="a.b"), gdx.GaussianNoise(name="a_b")), "`name` must be unique"),
+        (lambda: chain(gdx.MixUp(), draws="partner"), "`draws` must name fields that play no other part"),
+        (lambda: gdx.OneOf([gdx.GaussianNoise()] * 2, weights=[1e308, 1e308]), "`weights` must have a positive and finite sum"),
+        (lambda: gdx.Cast(dtype=None), "`dtype` must be one of .*: got None"),
+        (lambda: gdx.Function(".x:y"), "`function` must be a function that can be imported"),
+    ],
+)  # fmt: skip
+def test_what_would_give_no_pixels_or_others_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+    labels = {name: np.float64(field) if name == "label" else field for name, field in mixed_batch().items()}
+    labels["partner"] = {**labels["partner"], "label": np.float64(labels["partner"]["label"])}
+    with pytest.raises(TypeError, match='`label` must have a dtype of at most 32 bits: got float64 for field "label"'):
+        gdx.AugmentBatch(chain(gdx.MixUp(), labels="label")).map(labels)

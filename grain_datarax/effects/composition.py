@@ -36,8 +36,10 @@ class Weights(Rule):
         if not isinstance(value, list | tuple):
             raise TypeError(f"`{name}` must be numbers: got {value!r}. Pass a list, or None for equal ones.")
         weights = tuple(Number(0, rule="be finite and not negative")(name, weight) for weight in value)
-        if not sum(weights) > 0:
-            raise ValueError(f"`{name}` must not all be zero: got {value!r}. Pass a list, or None for equal ones.")
+        if not 0 < sum(weights) < np.inf:
+            raise ValueError(
+                f"`{name}` must have a positive and finite sum: got {value!r}. Pass a list, or None for equal ones."
+            )
         return weights
 
 

@@ -40,13 +40,27 @@ class Conversion(PixelEffect):
     dtype: Annotated[str, Choice(_TYPES)] = "float32"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.dtype, str):
+        if self.dtype is not None and not isinstance(self.dtype, str):
             object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
         super().__post_init__()
         if self.p != 1:
             raise ValueError(
                 f"`p` must be 1 for {type(self).__name__}, as all records have one type: got {self.p!r}. Leave it out."
             )
+
+    @abc.abstractmethod
+    def ends(self, scale: Scale) -> np.ndarray:
+        """What the two ends of the value range become, `float64`."""
+
+    def why_not(self, shape: tuple[int, int, int], scale: Scale, field: str) -> str | None:
+        del shape
+        most, limit = float(np.abs(self.ends(scale)).max()), float(jnp.finfo(self.dtype).max)
+        if most <= limit:
+            return None
+        return (
+            f'`dtype` must hold what images become: got {self.dtype}, up to {limit:g}, for {most:g} of field "{field}".'
+            ' Pass "bfloat16" or "float32", or scale the images.'
+        )
 
     @property
     def clips(self) -> bool:
@@ -73,6 +87,9 @@ class Cast(Conversion):
     """
 
     scale: bool = False
+
+    def ends(self, scale: Scale) -> np.ndarray:
+        return np.array([0.0, 1.0] if self.scale else [scale.low, scale.high], np.float64)
 
     def pixels(self, image: jax.Array, drawn: Any, scale: Scale) -> jax.Array:
         del drawn
@@ -101,14 +118,18 @@ class Normalize(Conversion):
     std: Annotated[float | tuple[float, ...], PerChannel(Number(1e-30, 1e30, "be positive, from 1e-30 to 1e30"))]
 
     def why_not(self, shape: tuple[int, int, int], scale: Scale, field: str) -> str | None:
-        del scale
         for name, values in (("mean", self.mean), ("std", self.std)):
             if np.size(values) not in (1, shape[2]):
                 return (
                     f"`{name}` must be one number, or one for each channel: got {np.size(values)} for field"
                     f' "{field}" of {shape[2]} channels. Pass as many.'
                 )
-        return None
+        return super().why_not(shape, scale, field)
+
+    def ends(self, scale: Scale) -> np.ndarray:
+        del scale
+        mean, std = (np.asarray(each, np.float64) for each in (self.mean, self.std))
+        return np.concatenate([np.ravel((end - mean) / std) for end in (0.0, 1.0)])
 
     def pixels(self, image: jax.Array, drawn: Any, scale: Scale) -> jax.Array:
         del drawn

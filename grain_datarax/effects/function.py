@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from grain_datarax.effects.effect import Effect
+from grain_datarax.effects.effect import Effect, as_json
 from grain_datarax.effects.settings import Plain, Rule
 
 
@@ -19,10 +19,10 @@ class Importable(Rule):
     def __call__(self, name: str, value: Any) -> str:
         if not isinstance(value, str) and not callable(value):
             raise TypeError(f"`{name}` must be a function: got {value!r:.80}. Pass one of (key, image).")
-        path = value if isinstance(value, str) else _path_of(value)
         try:
+            path = value if isinstance(value, str) else _path_of(value)
             found = imported(path)
-        except (ImportError, AttributeError, ValueError) as error:
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise ValueError(
                 f"`{name}` must be a function that can be imported by its name: got {value!r:.80}, {error}. Define it"
                 " with def in a module, so that other processes, checkpoints and texts can name it."
@@ -72,8 +72,8 @@ class Function(Effect):
     but for the last bits of what it adds up over pixels; see `Effect`.
 
     Attributes:
-      function: The function, or its name, `"module:name"`, as in text: reading a chain imports it. A
-        `functools.partial` is taken apart.
+      function: The function, or its name, `"module:name"`, as in text: reading a chain imports it. Of a library pass
+        the name that is public, such as `"jax.nn:relu"`. A `functools.partial` is taken apart.
       settings: Further arguments, of JSON's types.
 
     Raises:
@@ -117,7 +117,7 @@ class Function(Effect):
         return jnp.asarray(imported(str(self.function))(drawn, image, **dict(self.settings)))
 
     def to_dict(self) -> dict[str, Any]:
-        return {**super().to_dict(), "settings": dict(self.settings)}
+        return {**super().to_dict(), "settings": as_json(dict(self.settings))}
 
     def __repr__(self) -> str:
         others = [text for text in self.changed() if not text.startswith(("function=", "settings="))]

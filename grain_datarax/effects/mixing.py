@@ -13,7 +13,7 @@ from grain_datarax.effects.settings import Number
 from grain_datarax.images import Scale, compute_type
 from grain_datarax.random.beta import symmetric_beta
 from grain_datarax.random.bits import uniform_integers
-from grain_datarax.random.rounding import rounded
+from grain_datarax.random.rounding import rounded, rounded_to
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -60,7 +60,8 @@ class Mixing(PixelEffect):
 
     def mixed_label(self, label: jax.Array, partner: jax.Array, drawn: Any) -> jax.Array:
         """Two labels, floating point, mixed by their shares."""
-        return _mean(label, partner, self.share(drawn)).astype(label.dtype)
+        wide = compute_type(label.dtype)
+        return rounded_to(_mean(label.astype(wide), partner.astype(wide), self.share(drawn)), label.dtype)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,9 +140,8 @@ class CutMix(Mixing):
 
 
 def _mean(own: jax.Array, partner: jax.Array, share: jax.Array) -> jax.Array:
-    products = own * share, partner * (1 - share)
-    first, second = (rounded(product) if product.dtype == jnp.float32 else product for product in products)
-    return first + second
+    towards = (own - partner) * share  # so that the mean of equal ones is the same
+    return partner + (rounded(towards) if towards.dtype == jnp.float32 else towards)
 
 
 def _inside(drawn: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -7,6 +7,7 @@ import abc
 import dataclasses
 import functools
 import inspect
+import math
 import sys
 import types
 import typing
@@ -38,7 +39,10 @@ class Number(Rule):
 
     def __call__(self, name: str, value: Any) -> float:
         if not is_number(value):
-            raise TypeError(f"`{name}` must be a number: got {value!r}. Pass an int or a float.")
+            in_yaml = (
+                " YAML reads 1e-3 as text: write 1.0e-3." if isinstance(value, str) and "e" in value.lower() else ""
+            )
+            raise TypeError(f"`{name}` must be a number: got {value!r}. Pass an int or a float.{in_yaml}")
         if not self.low <= value <= self.high:
             raise ValueError(f"`{name}` must {self.rule}: got {value!r}. {self.remedy}")
         return plain(value)
@@ -106,8 +110,16 @@ class Extent(Rule):
         if not isinstance(value, list | tuple) or len(value) != 2:
             wrong = ValueError if isinstance(value, list | tuple) else TypeError
             raise wrong(f"`{name}` must be a height and a width: got {value!r}. Pass (height, width).")
-        height, width = (OrRange(_side(side))(name, side) for side in value)
+        height, width = (_unlike_a_pixel(OrRange(_side(side))(name, side)) for side in value)
         return height, width
+
+
+def _unlike_a_pixel(side: Any) -> Any:
+    """A share of 1.0 alone is no value of its own, as to Python it is equal to one pixel: it becomes the one before."""
+    whole = math.nextafter(1.0, 0.0)
+    if isinstance(side, tuple):
+        return (whole, whole) if side == (1, 1) and isinstance(side[0], float) else side
+    return whole if side == 1 and isinstance(side, float) else side
 
 
 def _side(side: Any) -> "Number | Integer":

@@ -29,23 +29,29 @@ def symmetric_beta(key: jax.Array, alpha: float) -> jax.Array:
     level = uniform_levels(key, ())
     if alpha == 1:
         return level
-    # Of the lower half of the law, x = t**(1 / alpha), of which t is smooth in the level.
-    place = jnp.minimum(level, 1 - level) * (2 * _STEPS)
+    # Of the lower half of the law, x; below an alpha of 1 by t = x**alpha, which is smoother in the level.
+    root = rounded(jnp.sqrt(rounded(jnp.sqrt(2 * jnp.minimum(level, 1 - level)))))
+    place = root * _STEPS  # so that the tails, where the quantile is steep, have steps enough
     step = jnp.minimum(place.astype(jnp.int32), _STEPS - 1)
     # Not by index: a gather has no sharding to infer from on Explicit meshes. All but one are 0, so sums are exact.
     table, at_step = _quantiles(alpha), np.arange(_STEPS) == step
     start, end = (jnp.where(at_step, quantiles, 0).sum() for quantiles in (table[:-1], table[1:]))
     power = start + rounded((place - step) * (end - start))
-    lower = jnp.minimum(jnp.exp(rounded(jnp.log(power) * np.float32(1 / alpha))), 0.5)
+    lower = power if alpha > 1 else jnp.exp(rounded(jnp.log(power) * np.float32(1 / alpha)))
+    lower = jnp.minimum(lower, 0.5)
     return jnp.where(level < 0.5, lower, 1 - lower)
 
 
 @functools.cache
 def _quantiles(alpha: float) -> np.ndarray:
-    """`x**alpha` at levels from 0 to 1/2 of Beta(alpha, alpha), in steps of equal size."""
-    # With t = x**alpha the density is (1 - t**(1 / alpha))**(alpha - 1): nowhere infinite, and for small alpha flat.
-    power = 0.5**alpha * np.linspace(0, 1, 64 * _STEPS + 1)
-    density = (1 - power ** (1 / alpha)) ** (alpha - 1)
+    """`x**min(alpha, 1)` at levels from 0 to 1/2 of Beta(alpha, alpha), in equal steps of their fourth roots."""
+    grid = np.linspace(0, 1, 64 * _STEPS + 1)
+    if alpha > 1:
+        power = 0.5 * grid
+        density = (4 * power * (1 - power)) ** (alpha - 1)
+    else:  # the density of t, which is nowhere infinite
+        power = 0.5**alpha * grid
+        density = (1 - power ** (1 / alpha)) ** (alpha - 1)
     below = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
-    quantiles: np.ndarray = np.interp(np.linspace(0, below[-1], _STEPS + 1), below, power)
+    quantiles: np.ndarray = np.interp(below[-1] * np.linspace(0, 1, _STEPS + 1) ** 4, below, power)
     return quantiles.astype(np.float32)
