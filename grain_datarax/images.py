@@ -112,6 +112,9 @@ class Scale:
 # For images whose values are their own fractions.
 UNIT = Scale()
 
+# By XLA's CPU compiler. What it concatenates along the last axis is computed in loops of its own, too.
+_BARRIERS_ARE_DROPPED = jax.__version_info__ < (0, 11)
+
 
 def scale_of(
     dtype: jax.typing.DTypeLike, value_range: Range, *, clip: bool, field: str, setting: str = "value_range"
@@ -210,11 +213,15 @@ def require_image_type(dtype: Any, field: str) -> None:
 
 
 def by_rows(
-    treat: Callable[..., jax.Array], image: jax.Array, *others: jax.Array, by_channel: Sequence[np.ndarray] = ()
+    treat: Callable[..., jax.Array],
+    image: jax.Array,
+    *others: jax.Array,
+    by_channel: Sequence[np.ndarray] = (),
+    apart: bool = False,
 ) -> jax.Array:
     """Applies a function that treats each value for itself; `(H, W)` or `(H, W, C)`, and others of the same shape.
 
-    Constants `by_channel`, `(C,)`, come behind these.
+    Constants `by_channel`, `(C,)`, come behind these. With `apart` the CPU first computes what it is applied to.
 
     On the CPU it is given rows `(H, W C)`: XLA's loops run along the last axis there, and channels are too few for
     their vectors. On other devices a reshaped image would be another one in memory.
@@ -222,8 +229,14 @@ def by_rows(
 
     def in_rows(*images: jax.Array) -> jax.Array:
         rows = (image.shape[0], math.prod(image.shape[1:]))
-        constants = (np.tile(each, image.shape[1]) for each in by_channel)
-        treated = treat(*(each.reshape(rows) for each in images), *constants)
+        images = jax.lax.optimization_barrier(images) if apart else images
+        parts = [each.reshape(rows) for each in images]
+        parts += [np.broadcast_to(np.tile(each, image.shape[1]), rows) for each in by_channel]
+        if apart and _BARRIERS_ARE_DROPPED and rows[1] > 1:
+            middle = rows[1] // 2
+            halves = [treat(*(part[:, side] for part in parts)) for side in (slice(middle), slice(middle, None))]
+            return jnp.concatenate(halves, axis=1).reshape(image.shape)
+        treated = treat(*parts)
         # Behind a barrier, which keeps the loop from taking the image's shape.
         behind: jax.Array = jax.lax.optimization_barrier(treated)
         return behind.reshape(image.shape)
