@@ -144,6 +144,11 @@ class Chain:
                 f"`channels` must be None where {type(last).__name__} converts the image's type: got {self.channels}."
                 " Convert it behind the chain."
             )
+        paths = (*self.images, *self.fills, *self.labels, *self.box_formats, *self.keypoint_formats, self.partner)
+        if self.draws and any(f"{self.draws}.".startswith(f"{path}.") for path in paths):
+            raise ValueError(
+                f"`draws` must name a field of its own, not one in another: got {self.draws!r} beside {paths}. Rename it."
+            )
         if self.labels and not self.mixes:
             raise ValueError(
                 f"`labels` must be left out where no effect mixes them: got {self.labels}. Add MixUp or CutMix."

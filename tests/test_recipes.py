@@ -637,6 +637,7 @@ def test_settings_that_python_takes_for_equal_are_told_apart():
         (lambda: run(chain(gdx.GaussianNoise(), image=["a", "b"], axes="THWC"), {"a": np.zeros((2, 2, *SHAPE), np.uint8), "b": np.zeros((2, 3, *SHAPE), np.uint8), "record_seed": seeds(2)}), "`image` must name fields of one height, width and number of frames"),
         (lambda: chain(gdx.GaussianNoise(name="a.b"), gdx.GaussianNoise(name="a_b")), "`name` must be unique"),
         (lambda: chain(gdx.MixUp(), draws="partner"), "`draws` must name fields that play no other part"),
+        (lambda: chain(gdx.MixUp(), draws="image.d"), "`draws` must name a field of its own, not one in another"),
         (lambda: gdx.OneOf([gdx.GaussianNoise()] * 2, weights=[1e308, 1e308]), "`weights` must have a positive and finite sum"),
         (lambda: gdx.Cast(dtype=None), "`dtype` must be one of .*: got None"),
         (lambda: gdx.Function(".x:y"), "`function` must be a function that can be imported"),
