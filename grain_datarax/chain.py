@@ -147,7 +147,8 @@ class Chain:
         paths = (*self.images, *self.fills, *self.labels, *self.box_formats, *self.keypoint_formats, self.partner)
         if self.draws and any(f"{self.draws}.".startswith(f"{path}.") for path in paths):
             raise ValueError(
-                f"`draws` must name a field of its own, not one in another: got {self.draws!r} beside {paths}. Rename it."
+                f"`draws` must name a field of its own, not one in another: got {self.draws!r} beside {paths}. Rename"
+                " it."
             )
         if self.labels and not self.mixes:
             raise ValueError(
