@@ -452,7 +452,7 @@ def test_several_images_share_the_draws():
     np.testing.assert_array_equal(
         np.asarray(result["pair"]["left"])[..., 0] == 0, np.asarray(result["depth"])[..., 0] == 0
     )
-    with pytest.raises(ValueError, match="`image` must name fields of one height and width"):
+    with pytest.raises(ValueError, match="`image` must name fields of one height, width and number of frames"):
         gdx.AugmentBatch(with_depth).map({**batch, "depth": batch["depth"][:, 1:]})
 
 
