@@ -183,7 +183,7 @@ def _applied(graphdef: Any, state: Any, data: dict[str, Any], key: jax.Array | N
     except NotImplementedError as error:
         if key is None or "threefry2x32" not in str(error):
             raise
-        # jax.random.poisson takes no other keys.
+        # What jax.random.poisson raises, which takes no other keys.
         return attempt(jax.random.wrap_key_data(jax.random.key_data(key), impl="threefry2x32"))
 
 

@@ -124,7 +124,8 @@ def broken(change):
     [
         (["effects", 0, "effects", 0, "sdt"], 1, "`settings` must be among .*: got 'sdt'. Did you mean 'std'"),
         (["effects", 0, "effects", 0, "effect"], "GausianNoise", "`effect` must be among .*Did you mean 'GaussianNoise'"),
-        (["effects", 0, "effects", 0, "std"], "much", "`std` must be a number: got 'much'"),
+        (["effects", 0, "effects", 0, "std"], "seven", r"`std` must be a number: got 'seven'. Pass an int or a float.$"),
+        (["effects", 0, "effects", 0, "std"], "1e-3", "`std` must be a number: got '1e-3'.* YAML .*: write 1.0e-3"),
         (["effects", 0, "effects", 0, "std"], [0.1], "`std` must be a number or two: got"),
         (["effects", 0, "effects", 2, "effects", 1, "patch_size"], [8, 1.5], "`patch_size` must be a share of the image"),
         (["effects", 0, "effects"], [], "`effects` must hold at least one effect"),

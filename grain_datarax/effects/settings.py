@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import re
 import sys
 import types
 import typing
@@ -39,9 +40,8 @@ class Number(Rule):
 
     def __call__(self, name: str, value: Any) -> float:
         if not is_number(value):
-            in_yaml = (
-                " YAML reads 1e-3 as text: write 1.0e-3." if isinstance(value, str) and "e" in value.lower() else ""
-            )
+            is_exponent = isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.IGNORECASE)
+            in_yaml = " YAML reads 1e-3 as text: write 1.0e-3." if is_exponent else ""
             raise TypeError(f"`{name}` must be a number: got {value!r}. Pass an int or a float.{in_yaml}")
         if not self.low <= value <= self.high:
             raise ValueError(f"`{name}` must {self.rule}: got {value!r}. {self.remedy}")
