@@ -126,7 +126,9 @@ class CutMix(Mixing):
 
     def share(self, drawn: jax.Array) -> jax.Array:
         top, left, bottom, right, height, width = drawn
-        return 1 - ((bottom - top) * (right - left)).astype(jnp.float32) / (height * width).astype(jnp.float32)
+        area, whole = (bottom - top) * (right - left), height * width
+        share: jax.Array = 1 - area.astype(jnp.float32) / whole.astype(jnp.float32)
+        return share
 
     def mixed(self, image: jax.Array, partner: jax.Array, drawn: jax.Array, scale: Scale) -> jax.Array:
         del scale
@@ -147,4 +149,5 @@ def _mean(own: jax.Array, partner: jax.Array, share: jax.Array) -> jax.Array:
 def _inside(drawn: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     top, left, bottom, right = drawn[:4]
     row, column = jnp.arange(shape[0])[:, None, None], jnp.arange(shape[1])[None, :, None]
-    return (top <= row) & (row < bottom) & (left <= column) & (column < right)
+    inside: jax.Array = (top <= row) & (row < bottom) & (left <= column) & (column < right)
+    return inside
