@@ -43,10 +43,23 @@ def composed(kind, *, same_on_frame=False, **settings):
 
 
 PLAIN = list(EFFECTS)[:5]
-every_effect = pytest.mark.parametrize("effect", EFFECTS.values(), ids=EFFECTS)
-# Those with ranges and of others run the laws of the plain ones, and take long to compile.
-every_plain_effect = pytest.mark.parametrize("effect", [EFFECTS[name] for name in PLAIN], ids=PLAIN)
-every_dtype = pytest.mark.parametrize("dtype", ["uint8", "float16", "bfloat16", "float32"])
+COMPOSED = ["one of", "some of", "sequential"]
+
+
+def _each(names, also_long=()):
+    # What has ranges, or others in it, runs the laws of the plain ones, and takes long to compile.
+    rows = [pytest.param(EFFECTS[name], id=name) for name in names]
+    return rows + [pytest.param(EFFECTS[name], id=name, marks=pytest.mark.long) for name in also_long]
+
+
+every_effect = pytest.mark.parametrize("effect", _each(EFFECTS))
+every_effect_some_long = pytest.mark.parametrize(
+    "effect", _each(PLAIN, [name for name in EFFECTS if name not in PLAIN])
+)
+# A composition draws by its parts, whose names are their own.
+every_effect_with_a_draw = pytest.mark.parametrize(
+    "effect", _each(PLAIN, [name for name in EFFECTS if name not in [*PLAIN, *COMPOSED]])
+)
 every_effect_and_dtype = pytest.mark.parametrize(
     ("effect", "dtype"),
     [
