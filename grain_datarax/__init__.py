@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from grain_datarax.pages.noise_operator import NoiseOperator, NoiseOperatorConfig
     from grain_datarax.pages.patch_dropout_operator import PatchDropoutOperator, PatchDropoutOperatorConfig
     from grain_datarax.random.keys import STREAM_VERSION
-    from grain_datarax.seeding import SeedRecords
+    from grain_datarax.seeding import SeedChildren, SeedRecords, child_seed
     from grain_datarax.transforms import AugmentBatch, AugmentRecord, augment
 
     __version__: str
@@ -55,11 +55,13 @@ __all__ = [
     "PatchDropoutOperatorConfig",
     "PoissonNoise",
     "SaltPepperNoise",
+    "SeedChildren",
     "SeedRecords",
     "Sequential",
     "SomeOf",
     "__version__",
     "augment",
+    "child_seed",
     "draws",
     "gaussian_noise",
     "patch_dropout",

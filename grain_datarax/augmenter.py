@@ -19,6 +19,7 @@ from grain_datarax.links import CompiledDatarax, LaunchedInTurn, names_of
 from grain_datarax.pages.launch import CompiledOperators
 from grain_datarax.pages.launch import names_of as names_of_pages
 from grain_datarax.pages.modality import ModalityOperator
+from grain_datarax.repeats import SeedWatch
 from grain_datarax.seeding import RECORD_DRAWS, RECORD_SEED, require_mapping
 
 Operators: TypeAlias = Chain | nnx.Module | Sequence[Chain | nnx.Module]
@@ -65,15 +66,19 @@ class Augmenter:
       operators: A `Chain`, or one operator, or a list of them.
       keep_seed: Keep `record_seed` in the batch, and beside it who has drawn from it.
       donate: Overwrite the buffers of `jax.Array`s in the batch where that saves memory.
+      watch_passes: Whether host batches come in the order of the source, so that the first one again is a second pass.
 
     Attributes:
       launcher: What runs them.
     """
 
-    def __init__(self, operators: Operators, *, keep_seed: bool = False, donate: bool = False) -> None:
+    def __init__(
+        self, operators: Operators, *, keep_seed: bool = False, donate: bool = False, watch_passes: bool = False
+    ) -> None:
         self.launcher: Launcher = launcher_of(operators)
         self._keep_seed = keep_seed
         self._donate = donate
+        self._watch = SeedWatch(passes=watch_passes)
 
     def __call__(self, batch: Mapping[str, Any], counted: int | None = None) -> dict[str, Any]:
         """The augmented batch; the rows from `counted` on are padding, augmented like the others but not counted."""
@@ -93,7 +98,9 @@ class Augmenter:
         It looks once at the values of each field and dtype, and not at those of JAX arrays.
         """
         self.launcher.check_values(element)
-        drawn = element.get(RECORD_DRAWS)
+        seeds, drawn = element.get(RECORD_SEED), element.get(RECORD_DRAWS)
+        if self.launcher.seeded and isinstance(seeds, np.ndarray):
+            self._watch.look(seeds)
         if drawn and (again := [mark for mark in self.launcher.draw_marks if mark in drawn]):
             raise ValueError(
                 f"`name` must not be that of an effect that drew from the same seeds before: got"

@@ -1,10 +1,14 @@
-"""record -> seeded record: every record takes 64 bits of its own generator along."""
+"""record -> seeded record: every record takes 64 bits along, of its own generator, its identity or its parent."""
 
-from collections.abc import Mapping
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
 import numpy as np
+
+from grain_datarax.fields import get_field
 
 # The field in which a record carries its seed through Batch.
 RECORD_SEED = "record_seed"
@@ -18,15 +22,41 @@ class SeedRecords(grain.transforms.RandomMap):
     Place it before `Batch`: Grain drops the generators there. Every augmentation of the record follows from its seed,
     and on that alone. Nothing else is drawn, copied or changed, and no JAX backend starts.
 
-    Grain seeds a record by the sum of the sampler's seed and the record's position in the epochs: samplers with
-    neighbouring seeds share their streams, shifted by one. Give the chain of each pipeline a seed of its own.
+    Grain seeds a record by the sum of the sampler's seed and the record's position in the epochs. So datasets that are
+    seeded alike and mixed afterwards share seeds, and so do samplers with neighbouring seeds, shifted by one: place it
+    behind `mix`, or give each a `salt`. Behind a `FlatMap` there are no generators: see `SeedChildren`.
+
+    Args:
+      key: The field, or fields, that say which record it is, such as `"id"` or `("episode", "frame")`: integers,
+        strings, bytes, paths, or arrays of integers. The seed follows from these and the salt alone, whatever the order
+        and the epoch: for noise that is the same in each evaluation. None: from the record's generator.
+      salt: Another one gives other seeds throughout.
+
+    Raises:
+      TypeError: If `key` or `salt` has another type.
+      ValueError: If `key` names no field.
 
     Example:
       >>> source = grain.MapDataset.source([{"label": 3}])
       >>> record = source.random_map(SeedRecords(), seed=7)[0]
       >>> record["label"], record["record_seed"].dtype, record["record_seed"].shape
       (3, dtype('uint32'), (2,))
+      >>> SeedRecords(key="label", salt="validation")
+      SeedRecords(key='label', salt='validation')
     """
+
+    def __init__(self, *, key: str | Sequence[str] | None = None, salt: str = "") -> None:
+        paths = (key,) if isinstance(key, str) else () if key is None else tuple(key)
+        if not all(isinstance(path, str) for path in paths):
+            raise TypeError(f"`key` must be the name of a field, or a sequence of names: got {key!r}. Pass strings.")
+        if key is not None and not all((paths, *paths)):
+            raise ValueError(f'`key` must name a field: got {key!r}. Pass "id", for example, or leave it out.')
+        if not isinstance(salt, str):
+            raise TypeError(f'`salt` must be a string: got {salt!r}. Pass "train", for example.')
+        self._key = key if key is None or isinstance(key, str) else paths
+        self._paths = paths
+        self._salt = salt
+        self._salt_words = _digest(b"", salt.encode()) if salt else np.zeros(2, np.uint32)
 
     # Grain's own returns nothing: it is abstract.
     def random_map(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -36,13 +66,14 @@ class SeedRecords(grain.transforms.RandomMap):
 
         Args:
           element: A mapping from field names to anything.
-          rng: The record's own generator.
+          rng: The record's own generator; not looked at with a `key`.
 
         Returns:
           A new dict of the same fields, the same objects, and `record_seed`.
 
         Raises:
-          TypeError: If the record is no mapping.
+          TypeError: If the record is no mapping, or its identity can't be read.
+          KeyError: If a field of its identity is missing.
           ValueError: If the record has a `record_seed` already, or there is no generator.
         """
         require_mapping(element)
@@ -51,14 +82,93 @@ class SeedRecords(grain.transforms.RandomMap):
                 f"`{RECORD_SEED}` must not be in the record before SeedRecords: got the fields"
                 f" {', '.join(map(str, element))}. Apply SeedRecords once, or rename that field."
             )
-        return {**element, RECORD_SEED: draw_seed(rng)}
+        if self._key is None:
+            # Which is a bijection, so that different draws stay different.
+            return {**element, RECORD_SEED: draw_seed(rng) ^ self._salt_words}
+        parts = [_identity(get_field(element, path), path) for path in self._paths]
+        return {**element, RECORD_SEED: _digest(b"".join(parts), self._salt.encode())}
 
     def __repr__(self) -> str:
-        return "SeedRecords()"
+        given = {"key": self._key, "salt": self._salt}
+        return f"SeedRecords({', '.join(f'{name}={value!r}' for name, value in given.items() if value)})"
 
     def output_spec(self, input_spec: Mapping[str, Any]) -> dict[str, Any]:
         """The spec of a seeded record, for `grain.experimental.get_element_spec`."""
         return {**input_spec, RECORD_SEED: grain.experimental.ShapeDtypeStruct(shape=(2,), dtype=np.uint32)}
+
+
+class SeedChildren(grain.experimental.FlatMapTransform):
+    """A `FlatMap` behind `SeedRecords`, of whose records each child has a seed of its own.
+
+    Grain gives children no generator, and what was drawn before is the same for all of them. Here a child's seed
+    follows from its parent's and its place among the children: `child_seed`.
+
+    Args:
+      flat_map: What makes children of a record; whether they have the parent's `record_seed` does not matter.
+
+    Raises:
+      TypeError: If it is no `FlatMap`.
+
+    Example:
+      >>> class Views(grain.experimental.FlatMapTransform):  # two of each record, augmented apart
+      ...     max_fan_out = 2
+      ...
+      ...     def flat_map(self, element):
+      ...         return [element] * self.max_fan_out
+      >>> record = {"label": 3, "record_seed": np.array([1, 2], np.uint32)}
+      >>> [child["record_seed"].tolist() for child in SeedChildren(Views()).flat_map(record)]
+      [[1349549071, 2547359471], [344084000, 1008467199]]
+    """
+
+    def __init__(self, flat_map: grain.experimental.FlatMapTransform) -> None:
+        if not isinstance(flat_map, grain.experimental.FlatMapTransform):
+            raise TypeError(f"`flat_map` must be a FlatMap transform: got {flat_map!r}. Pass the one to be wrapped.")
+        self._flat_map = flat_map
+        self.max_fan_out = flat_map.max_fan_out
+
+    def flat_map(self, element: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The children, each with its seed.
+
+        Raises:
+          TypeError: If the record or a child is no mapping.
+          KeyError: If the record has no seed.
+        """
+        require_mapping(element)
+        if RECORD_SEED not in element:
+            raise KeyError(
+                f"`{RECORD_SEED}` must be in the record before SeedChildren: got the fields"
+                f" {', '.join(map(str, element))}. Place SeedRecords() in front of it."
+            )
+        children = []
+        for place, child in enumerate(self._flat_map.flat_map(element)):
+            require_mapping(child)
+            children.append({**child, RECORD_SEED: child_seed(element[RECORD_SEED], place)})
+        return children
+
+    def __repr__(self) -> str:
+        return f"SeedChildren({self._flat_map!r})"
+
+
+def child_seed(seed: np.ndarray, place: int) -> np.ndarray:
+    """The seed of a record that is made of another one, which of them `place` says.
+
+    Args:
+      seed: The parent's, uint32 `(2,)`.
+      place: 0 or more, below 2**64.
+
+    Returns:
+      uint32 `(2,)`; neither the parent's nor that of another place.
+
+    Example:
+      >>> parent = np.array([1, 2], np.uint32)
+      >>> views = [{"label": 3, "record_seed": child_seed(parent, view)} for view in range(4)]
+      >>> len({tuple(view["record_seed"]) for view in views})
+      4
+    """
+    if np.shape(seed) != (2,) or getattr(seed, "dtype", None) != np.uint32:
+        raise ValueError(f"`seed` must be uint32 of shape (2,): got {seed!r}. Pass the parent's `{RECORD_SEED}`.")
+    parent = np.asarray(seed).astype("<u4").tobytes()
+    return _digest(parent + int(place).to_bytes(8, "little"), b"child")
 
 
 def draw_seed(rng: np.random.Generator) -> np.ndarray:
@@ -69,7 +179,8 @@ def draw_seed(rng: np.random.Generator) -> np.ndarray:
     if not isinstance(rng, np.random.Generator):
         raise ValueError(
             f"`rng` must be the record's generator: got {rng!r}. Give the sampler or dataset a seed, such as"
-            " grain.samplers.IndexSampler(..., seed=0), and draw before Batch and FlatMap."
+            " grain.samplers.IndexSampler(..., seed=0), and draw before Batch; for a FlatMap wrap it,"
+            " SeedRecords() and then SeedChildren(flat_map); or name what tells records apart, SeedRecords(key=...)."
         )
     # The bit generator itself: Generator.integers takes 4 us, where this takes half a microsecond.
     return rng.bit_generator.random_raw(1).view(np.uint32)
@@ -82,3 +193,29 @@ def require_mapping(element: Any) -> None:
             f"`element` must be a mapping from field names: got {type(element).__name__}. Return a dict from the"
             ' transform before, such as {"image": image, "label": label}.'
         )
+
+
+def _digest(identity: bytes, salt: bytes) -> np.ndarray:
+    """64 bits that follow from both, as uint32 `(2,)`: the same on every machine."""
+    key = hashlib.blake2b(salt, digest_size=32).digest()
+    return np.frombuffer(hashlib.blake2b(identity, digest_size=8, key=key).digest(), "<u4").astype(np.uint32)
+
+
+def _identity(value: Any, path: str) -> bytes:
+    """What tells a value from all others, also where several stand in a row."""
+    plain = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    if isinstance(plain, os.PathLike):
+        plain = os.fspath(plain)
+    if isinstance(plain, list):
+        parts = [_identity(each, path) for each in plain]
+        return b"list %d:" % len(parts) + b"".join(parts)
+    if isinstance(plain, bool | int):
+        text = b"%d" % plain
+        return b"int %d:" % len(text) + text
+    if isinstance(plain, str | bytes):
+        text = plain.encode() if isinstance(plain, str) else plain
+        return b"str %d:" % len(text) + text
+    raise TypeError(
+        f'`key` must name fields of integers, strings, bytes or paths: got {type(value).__name__} in field "{path}".'
+        " Name one that tells records apart, such as an id."
+    )

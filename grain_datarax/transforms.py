@@ -86,6 +86,9 @@ class AugmentBatch(_Transform, grain.transforms.Map):
     unnamed ones that agree in both are numbered in their order, so name those whose neighbours may change. An operator
     that computes statistics of the batch (`batch_stats_fn`) ends one compiled function and begins the next.
 
+    Records of a host batch that share a seed would get the same noise, and so would a second pass over the source: a
+    warning says so, once.
+
     Args:
       operators: A `Chain` or an operator, of ours or of the package datarax; or a list of them, applied in that order.
       keep_seed: Keep `record_seed` in the batch; beside it `record_draws` names who has drawn from it, so that no other
@@ -106,7 +109,7 @@ class AugmentBatch(_Transform, grain.transforms.Map):
     """
 
     def __init__(self, operators: Operators, *, keep_seed: bool = False, donate: bool = False) -> None:
-        self._augmenter = Augmenter(operators, keep_seed=keep_seed, donate=donate)
+        self._augmenter = Augmenter(operators, keep_seed=keep_seed, donate=donate, watch_passes=True)
 
     def map(self, element: Mapping[str, Any]) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The augmented batch.
