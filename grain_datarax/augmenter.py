@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -123,7 +122,7 @@ class Augmenter:
         """The batch with the fields that were written, and with its seeds or without."""
         seeds, drawn = batch.get(RECORD_SEED), None
         if self._keep_seed and seeds is not None:
-            drawn = jnp.ones_like(seeds[:, 0], bool) if isinstance(seeds, jax.Array) else np.ones(len(seeds), bool)
+            drawn = _true_for_each(seeds) if isinstance(seeds, jax.Array) else np.ones(len(seeds), bool)
         return self.with_draws(replace_fields(batch, written), drawn)
 
     def with_draws(self, element: dict[str, Any], drawn: Any) -> dict[str, Any]:
@@ -137,3 +136,8 @@ class Augmenter:
             return element
         marks = {**element.get(RECORD_DRAWS, {}), **dict.fromkeys(self.launcher.draw_marks, drawn)}
         return {**element, RECORD_DRAWS: marks}
+
+
+@jax.jit  # by itself an operation transfers its constants implicitly, which jax_transfer_guard may disallow
+def _true_for_each(seeds: jax.Array) -> jax.Array:
+    return (seeds >= 0).all(axis=1)  # not ones_like, which has no sharding on Explicit meshes

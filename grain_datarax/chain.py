@@ -65,6 +65,9 @@ class Chain:
         `applied`, its strengths, its positions; see `grain_datarax.draws`. None writes none.
       keypoints: Fields of keypoints `(..., 2)` and their format, `"xy"` or `"rel_xy"`. They stay as they are; whether
         each lies inside the image and is not covered comes out as `bool (...)`, `"..._visible"`.
+      size: The field with the height and width, integers `(2,)`, of each record's images before they were padded at the
+        bottom and the right, as for a batch of many sizes. Records draw and are treated as they are without padding,
+        which keeps its values, but for conversions. None: images are not padded.
 
     Raises:
       TypeError, ValueError: If an argument has the wrong type or value.
@@ -92,6 +95,7 @@ class Chain:
     labels: str | Sequence[str] = ()
     partner: str = "partner"
     draws: str | None = None
+    size: str | None = None
 
     def __post_init__(self) -> None:
         effects = (self.effects,) if isinstance(self.effects, Effect) else self.effects
@@ -116,13 +120,19 @@ class Chain:
             "labels": checked_labels(self.labels),
             "partner": Name()("partner", self.partner),
             "draws": Optional(Name())("draws", self.draws),
+            "size": Optional(Name())("size", self.size),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         read = {"image": self.images, "masks": self.fills, "labels": self.labels}
         draws = [self.draws] if self.draws else []
         require_fields(
-            **read, boxes=self.box_formats, keypoints=self.keypoint_formats, partner=[self.partner], draws=draws
+            **read,
+            boxes=self.box_formats,
+            keypoints=self.keypoint_formats,
+            partner=[self.partner],
+            size=self.sizes,
+            draws=draws,
         )
         require_fields(**read, boxes=self.seen.values(), draws=draws)
         # Which raises for effects of one name, or of one among the draws.
@@ -144,7 +154,16 @@ class Chain:
                 f"`channels` must be None where {type(last).__name__} converts the image's type: got {self.channels}."
                 " Convert it behind the chain."
             )
-        paths = (*self.images, *self.fills, *self.labels, *self.box_formats, *self.keypoint_formats, self.partner)
+        for link in self.links if self.size else ():
+            if not link.may_be_padded:
+                raise ValueError(
+                    f"`size` must be None for {type(link).__name__}, which may look beyond the edge of a padded image:"
+                    f" got {self.size!r}. Resize images to one size, or apply it to single records, before Batch."
+                )
+        paths = (
+            *(*self.images, *self.fills, *self.labels, *self.box_formats, *self.keypoint_formats, *self.sizes),
+            self.partner,
+        )
         if self.draws and any(f"{self.draws}.".startswith(f"{path}.") for path in paths):
             raise ValueError(
                 f"`draws` must name a field of its own, not one in another: got {self.draws!r} beside {paths}. Rename"
@@ -183,6 +202,11 @@ class Chain:
     def partner_of(self, path: str) -> str:
         """Where the partner's field lies."""
         return f"{self.partner}.{path}"
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """The path of the images' own sizes, if they are padded."""
+        return (self.size,) if self.size else ()
 
     @property
     def partners(self) -> tuple[str, ...]:

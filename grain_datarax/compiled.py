@@ -100,10 +100,11 @@ class CompiledChain(Launcher):
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
         self.names = chain.names
-        self.reads = (*chain.images, *chain.fills, *chain.labels, *chain.partners, *chain.seen)
+        self.reads = (*chain.images, *chain.fills, *chain.labels, *chain.partners, *chain.seen, *chain.sizes)
         left_alone = {path for path, fill in chain.fills.items() if fill is None}
         self._needs = tuple(path for path in self.reads if path not in left_alone)
-        self._written = frozenset(path for path in self._needs if path not in (*chain.seen, *chain.partners))
+        only_read = (*chain.seen, *chain.partners, *chain.sizes)
+        self._written = frozenset(path for path in self._needs if path not in only_read)
         self._checked: set[tuple[Any, ...]] = set()
         self._values_seen: set[tuple[str, Any]] = set()
         self._augmentations = {in_place: Augmentation.of(chain, in_place=in_place) for in_place in (False, True)}
@@ -126,6 +127,12 @@ class CompiledChain(Launcher):
             self._counts.add(len(seeds) if counted is None else counted, tally)
         return written
 
+    def sharing_counts(self, chain: Chain) -> "CompiledChain":
+        """Another chain of the same effects, whose records are counted with those of this one."""
+        other = CompiledChain(chain)
+        other._counts = self._counts
+        return other
+
     def pure(self, data: Fields, seeds: Any, *, counts: bool) -> tuple[dict[str, Any], RowCounts]:
         written, tally = self._launch(data, seeds, donate=False)
         return written, self._by_name(tally if counts else None)
@@ -134,12 +141,12 @@ class CompiledChain(Launcher):
         counts: RowCounts = {name: {} for name in self.names}
         if tally is not None:
             for column, (index, what) in enumerate(tally.columns):
-                counts[self.names[index]][what] = tally.rows[:, column]
+                rows = jax.lax.index_in_dim(tally.rows, column, axis=1, keepdims=False)
+                counts[self.names[index]][what] = rows
         return counts
 
     def _launch(self, data: Fields, seeds: Any, donate: bool) -> tuple[dict[str, Any], Tally | None]:
-        fields = {path: get_field(data, path) for path in self.reads}
-        self._check_once(fields)
+        fields = self.require_treatable(data)
         for mark in (*self.chain.seen.values(), *([self.chain.draws] if self.chain.draws else [])):
             if has_field(data, mark):
                 raise ValueError(
@@ -155,14 +162,19 @@ class CompiledChain(Launcher):
         result: tuple[dict[str, Any], Tally | None] = launch(self._augmentations[bool(donated)], needed, donated, seeds)
         return result
 
-    def _check_once(self, fields: Fields) -> None:
-        """Raises if such batches can't be treated; looks once at each combination of shapes and dtypes."""
+    def require_treatable(self, data: Fields) -> dict[str, Any]:
+        """The fields that it reads; raises if such batches can't be treated.
+
+        It looks once at each combination of shapes and dtypes.
+        """
+        fields = {path: get_field(data, path) for path in self.reads}
         for path, field in fields.items():
             require_array(field, path)
         key = tuple([(field.shape, field.dtype) for field in fields.values()])
         if key not in self._checked:
             check_batch(self.chain, fields)
             self._checked.add(key)
+        return fields
 
     def check_values(self, data: Fields) -> None:
         check_values(self.chain, data, self._values_seen)
@@ -254,10 +266,20 @@ def launch(
     rows = _batch_sharding(fields)
     if rows is not None:
         fields, by_record = jax.tree.map(lambda leaf: _follow(leaf, rows), (dict(fields), by_record))
+    fields, by_record, whole = _placed((dict(fields), by_record, whole))
     gives = {path: field for path, field in fields.items() if path in donated}
     keeps = {path: field for path, field in fields.items() if path not in donated}
     with _explicit_mesh(rows):
         return _launch(program, rows if by_device else None, gives, keeps, by_record, whole)
+
+
+def _placed(data: Any) -> Any:
+    """With JAX arrays in the place of NumPy's, explicitly: what is implicit jax_transfer_guard may disallow."""
+    leaves, structure = jax.tree.flatten(data)
+    on_host = [place for place, leaf in enumerate(leaves) if not isinstance(leaf, jax.Array)]
+    for place, leaf in zip(on_host, jax.device_put([leaves[place] for place in on_host]), strict=True):
+        leaves[place] = leaf
+    return jax.tree.unflatten(structure, leaves) if on_host else data
 
 
 def compiled_count() -> int:

@@ -49,6 +49,13 @@ def check_batch(chain: Chain, fields: Mapping[str, Any]) -> None:
         _check_mask(chain, path, fields[path], fill, image_shape)
     for path, length in {**dict.fromkeys(chain.box_formats, 4), **dict.fromkeys(chain.keypoint_formats, 2)}.items():
         _check_coordinates(chain, path, fields[path], length, image_shape)
+    for path in chain.sizes:
+        shape, dtype = tuple(fields[path].shape), fields[path].dtype
+        if shape[1:] != (2,) or not jnp.issubdtype(dtype, np.integer):
+            raise ValueError(
+                f"`size` must hold the height and width of each record, integers (2,): got {dtype} of shape {shape[1:]}"
+                f' for field "{path}". Write them before images are padded: np.array(image.shape[:2]), for example.'
+            )
     for path in chain.labels:
         if not is_float(fields[path].dtype):
             raise TypeError(
@@ -161,6 +168,9 @@ def check_values(chain: Chain, data: Mapping[str, Any], seen: set[tuple[str, Any
       data: A host batch or record; JAX arrays are not looked at, that would wait for the device.
       seen: The paths and dtypes that were looked at before, which need not be again; this one's are added.
     """
+    sizes = _own_sizes(chain, data)
+    if sizes is not None:
+        _check_sizes(chain, data, sizes)
     partners = [chain.partner_of(path) for path in chain.images] if chain.mixes else []
     for path in (*chain.images, *partners):
         image = get_field(data, path)
@@ -168,13 +178,53 @@ def check_values(chain: Chain, data: Mapping[str, Any], seen: set[tuple[str, Any
             continue
         require_image_type(image.dtype, path)
         limits = chain.scale(image.dtype, path).limits(image.dtype)
-        if not _fits(chain, image.shape):
+        if not _fits(chain, image.shape) or (chain.size and sizes is None):
             continue  # which is told of where shapes are looked at
         if limits is not None and image.size:
             treated = chosen(image, chain.axes, chain.channels)
+            if sizes is not None:
+                treated = np.concatenate([each.ravel() for each in _without_padding(chain, treated, sizes)])
             require_within(treated, limits, path, "value_range", "pass value_range to Chain, or clip=False")
         if image.size:
             seen.add((path, image.dtype))
+
+
+def _own_sizes(chain: Chain, data: Mapping[str, Any]) -> np.ndarray | None:
+    """The sizes of a host batch or record, if images are padded there, and they are sizes."""
+    sizes = get_field(data, chain.size) if chain.size else None
+    if isinstance(sizes, np.ndarray) and np.issubdtype(sizes.dtype, np.integer) and sizes.shape[-1:] == (2,):
+        return sizes if sizes.size else None
+    return None
+
+
+def _check_sizes(chain: Chain, data: Mapping[str, Any], sizes: np.ndarray) -> None:
+    """Raises `ValueError` unless sizes lie within the images, and what effects cover within the sizes."""
+    for path in chain.images:
+        image = get_field(data, path)
+        if not _fits(chain, np.shape(image)):
+            continue  # which is told of where shapes are looked at
+        height, width, channels = hwc_shape(np.shape(image)[-len(chain.axes) :], chain.axes)
+        least, most = sizes.reshape(-1, 2).min(axis=0), sizes.reshape(-1, 2).max(axis=0)
+        if not (least >= 1).all() or not (most <= (height, width)).all():
+            raise ValueError(
+                f"`size` must be the height and width of each record, from 1 to those of the padded image"
+                f' {(height, width)}: got from {tuple(least.tolist())} to {tuple(most.tolist())} for field "{path}".'
+                " Write them before images are padded: np.array(image.shape[:2]), for example."
+            )
+        smallest = int(least[0]), int(least[1]), len(chain.channels) if chain.channels else channels
+        for effect in chain.links:
+            if problem := effect.why_not(smallest, chain.scale(image.dtype, path), path):
+                raise ValueError(problem)
+
+
+def _without_padding(chain: Chain, image: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+    """The images of a batch, or of a record, each without its padding."""
+    images, sizes = (image, sizes) if sizes.ndim == 2 else (image[None], sizes[None])
+    parts = []
+    for one, (height, width) in zip(images, sizes, strict=True):
+        inside = {"H": slice(height), "W": slice(width)}
+        parts.append(one[tuple(inside.get(axis, slice(None)) for axis in chain.axes)])
+    return parts
 
 
 def _fits(chain: Chain, shape: tuple[int, ...]) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from grain_datarax.chain import Chain
 from grain_datarax.guard import check_batch
+from grain_datarax.images import hwc_shape
 from grain_datarax.records import Augmentation
 from grain_datarax.seeding import RECORD_DRAWS, RECORD_SEED
 from grain_datarax.transforms import AugmentRecord
@@ -54,9 +55,10 @@ def draws(chain: Chain, record_seed: Any, shape: Sequence[int]) -> dict[str, dic
         chain, image=chain.images[0], masks=(), boxes=(), keypoints=(), labels=(), draws=_MARK, clip=False
     )
     image = jax.ShapeDtypeStruct((1, *shape), np.float32)
-    check_batch(alone, dict.fromkeys((*alone.images, *alone.partners), image))
-    drawn = _drawn(Augmentation.of(alone, in_place=False), tuple(shape), jnp.atleast_2d(seeds))
-    result: dict[str, dict[str, np.ndarray]] = jax.tree.map(np.asarray, drawn)
+    size = dict.fromkeys(alone.sizes, jax.ShapeDtypeStruct((1, 2), np.int32))
+    check_batch(alone, {**dict.fromkeys((*alone.images, *alone.partners), image), **size})
+    drawn = _drawn(Augmentation.of(alone, in_place=False), tuple(shape), jax.device_put(np.atleast_2d(seeds)))
+    result: dict[str, dict[str, np.ndarray]] = jax.device_get(drawn)
     return result if seeds.ndim == 2 else jax.tree.map(lambda rows: rows[0], result)
 
 
@@ -64,7 +66,10 @@ def draws(chain: Chain, record_seed: Any, shape: Sequence[int]) -> dict[str, dic
 def _drawn(augmentation: Augmentation, shape: tuple[int, ...], seeds: jax.Array) -> Any:
     # What becomes of the pixels is not computed, as nobody asks for it.
     image, chain = jnp.zeros((len(seeds), *shape), jnp.float32), augmentation.chain
-    return augmentation.augment(dict.fromkeys((*chain.images, *chain.partners), image), seeds)[0][_MARK]
+    size = np.array(hwc_shape(shape, chain.axes)[:2], np.int32)
+    fields = dict.fromkeys((*chain.images, *chain.partners), image)
+    fields |= dict.fromkeys(chain.sizes, jnp.broadcast_to(size, (len(seeds), 2)))
+    return augmentation.augment(fields, seeds)[0][_MARK]
 
 
 def replay(record: Mapping[str, Any], record_seed: Any, chain: Chain) -> dict[str, Any]:

@@ -23,12 +23,12 @@ from grain_datarax.pages.launch import off_mesh
 from grain_datarax.purity import kind_of
 from grain_datarax.random.keys import (
     STREAM_VERSION,
-    as_stream_key,
     distinct_names,
     draw_mark,
     effect_words,
     operator_key,
     record_keys,
+    stream_words,
 )
 from grain_datarax.seeding import RECORD_DRAWS, RECORD_SEED
 
@@ -163,7 +163,7 @@ class CompiledDatarax(Launcher):
         part = {
             "name": self.names[0],
             "datarax": version(),
-            "root_key": np.asarray(jax.random.key_data(as_stream_key(root_key(self.operator)))).tolist(),
+            "root_key": stream_words(root_key(self.operator)).tolist(),
             "operator": in_json(self.operator),
             "statistics": in_json({path: stats for path, stats in kept.items() if stats is not None}),
         }
@@ -177,7 +177,7 @@ class CompiledDatarax(Launcher):
         if not self.seeded or isinstance(root := root_key(self.operator), Tracer):
             return ()
         with jax.ensure_compile_time_eval():  # inside jax.jit too
-            words = np.asarray(jax.random.key_data(as_stream_key(root)))
+            words = stream_words(root)
         return (draw_mark(self.names[0], effect_words(words, self.names[0])),)
 
 

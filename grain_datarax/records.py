@@ -87,7 +87,8 @@ class Augmentation:
         batch = _Batch(arriving, seeds, outside, iter(enumerate(keys)))
         for effect in chain.effects:
             self._apply(effect, batch, None)
-        result: dict[str, Any] = {path: field for path, field in batch.fields.items() if path not in chain.partners}
+        only_read = {*chain.partners, *chain.sizes}
+        result: dict[str, Any] = {path: field for path, field in batch.fields.items() if path not in only_read}
         counted = batch.counted
         if chain.draws:
             # Without dots, which reach into nested mappings.
@@ -142,7 +143,12 @@ class Augmentation:
         for path in paths:
             scale = chain.scale(fields[path].dtype, path)
             if scale.limits(fields[path].dtype) is not None:
-                counts.append(jax.vmap(scale.count_outside)(chosen(fields[path], chain.axes, chain.channels)))
+                treated = chosen(fields[path], chain.axes, chain.channels)
+                if chain.size:  # of the image itself
+                    treated = jax.vmap(self._without_padding, in_axes=(0, 0, None))(
+                        treated, fields[chain.size], scale.low
+                    )
+                counts.append(jax.vmap(scale.count_outside)(treated))
         return functools.reduce(jnp.add, counts) if counts else None
 
     def _treat(
@@ -152,7 +158,10 @@ class Augmentation:
         chain = self.chain
         images = {path: to_hwc(fields[path], chain.axes) for path in chain.images}
         shapes = {path: self._treated_shape(image) for path, image in images.items()}
-        draws = {shapes[path]: _draw(effect, keys, shapes[path], image.shape[:-3]) for path, image in images.items()}
+        size = fields[chain.size].astype(jnp.int32) if chain.size else None
+        draws = {
+            shapes[path]: _draw(effect, keys, shapes[path], image.shape[:-3], size) for path, image in images.items()
+        }
         result = dict(fields)
         for path, image in images.items():
             scale, partner = chain.scale(image.dtype, path), self._partner(effect, fields, path, chain.axes)
@@ -170,9 +179,20 @@ class Augmentation:
             for path in chain.labels:
                 result[path] = mixing.mixed_label(fields[path], fields[chain.partner_of(path)], drawn[1])
         told = {**drawn[0], **_told(effect, drawn, images[chain.images[0]].ndim == 4)}
+        if size is not None:
+            for path in (*chain.images, *(path for path in (*chain.fills, _COVERED) if path in result)):
+                if result[path].dtype == fields[path].dtype:
+                    result[path] = self._without_padding(result[path], size, fields[path])
         if taken is not None:
             result = {path: jnp.where(taken, field, fields[path]) for path, field in result.items()}
         return result, told
+
+    def _without_padding(self, field: jax.Array, size: jax.Array, otherwise: Any) -> jax.Array:
+        """An image or a mask of a record, with this in the place of its padding."""
+        axes = {len(self.chain.axes): self.chain.axes}.get(field.ndim, self.chain.axes.replace("C", ""))
+        places = [jax.lax.broadcasted_iota(jnp.int32, field.shape, axes.index(axis)) for axis in "HW"]
+        inside = (places[0] < size[0]) & (places[1] < size[1])
+        return jnp.where(inside, field, jnp.asarray(otherwise, field.dtype))
 
     def _partner(self, effect: Effect, fields: Fields, path: str, axes: str) -> jax.Array | None:
         """The partner of an image or a mask, `(H, W, C)` or with frames, for effects that mix."""
@@ -202,9 +222,11 @@ class Augmentation:
         seen = {}
         for path, mark in self.chain.seen.items():
             look, its_format = (covered_share, boxes[path]) if path in boxes else (is_visible, keypoints[path])
-            by_record = functools.partial(look, form=its_format)
-            by_frame = jax.vmap(by_record) if "T" in self.chain.axes else by_record
-            seen[mark] = jax.vmap(by_frame)(fields[path], covered)
+            by_record = functools.partial(_seen_of, look, its_format)
+            sizes = [fields[size].astype(jnp.int32) for size in self.chain.sizes]
+            of_sizes = [None] * len(sizes)
+            by_frame = jax.vmap(by_record, in_axes=(0, 0, *of_sizes)) if "T" in self.chain.axes else by_record
+            seen[mark] = jax.vmap(by_frame)(fields[path], covered, *sizes)
         return seen
 
 
@@ -233,15 +255,22 @@ def _record_keys(words: np.ndarray, seeds: jax.Array) -> jax.Array:
     return record_keys(jax.random.wrap_key_data(jnp.asarray(words), impl=STREAM), seeds)
 
 
-def _draw(effect: Effect, keys: Mapping[str, jax.Array], shape: tuple[int, int, int], frames: tuple[int, ...]) -> Any:
-    """What one record draws for images `(H, W, C)`: its strengths, and what the effect draws with these; by frame, if
-    frames draw apart.
+def _draw(
+    effect: Effect,
+    keys: Mapping[str, jax.Array],
+    shape: tuple[int, int, int],
+    frames: tuple[int, ...],
+    size: jax.Array | None,
+) -> Any:
+    """What one record draws for images `(H, W, C)`, of this size without their padding: its strengths, and what the
+    effect draws with these; by frame, if frames draw apart.
     """
 
     def draw(keys: Mapping[str, jax.Array]) -> Any:
         strengths = {name: _strength(keys[name], getattr(effect, name)) for name in effect.ranges}
         drawing = effect.with_strengths(strengths)
-        return strengths, same_each_time("draw", lambda: drawing.draw(keys[""], shape))
+        draw = drawing.draw if size is None else functools.partial(drawing.draw_padded, size=size)
+        return strengths, same_each_time("draw", lambda: draw(keys[""], shape=shape))
 
     # The axis of one keeps XLA's CPU fusion from hashing in its loops over channels, which are not vectorised, and from
     # compiling keys of keys of keys for minutes.
@@ -307,6 +336,12 @@ def _mask(effect: Effect, mask: jax.Array, partner: jax.Array | None, drawn: Any
     if isinstance(effect, Mixing) and partner is not None:
         return _kept("mask", effect, mask, effect.mixed_mask(mask, partner, drawn))
     return _kept("mask", effect, mask, effect.mask(mask, drawn, fill))
+
+
+def _seen_of(
+    look: Callable[..., jax.Array], form: str, field: jax.Array, covered: jax.Array, *size: jax.Array
+) -> jax.Array:
+    return look(field, covered, form, *size)
 
 
 def _kept(what: str, effect: Effect, before: jax.Array | jax.ShapeDtypeStruct, after: Any) -> jax.Array:

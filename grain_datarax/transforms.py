@@ -9,7 +9,9 @@ import numpy as np
 
 from grain_datarax import workers
 from grain_datarax.augmenter import Augmenter, Operators
+from grain_datarax.compiled import CompiledChain
 from grain_datarax.fields import get_field, replace_fields, set_fields
+from grain_datarax.many_sizes import ManySizes, may_be_padded
 from grain_datarax.seeding import RECORD_SEED, draw_seed, require_mapping
 
 
@@ -138,7 +140,8 @@ class AugmentBatch(_Transform, grain.transforms.Map):
 class AugmentRecord(_Transform, grain.transforms.RandomMap):
     """Applies a chain to single records: the same pixels as `SeedRecords`, `Batch` and `AugmentBatch` give.
 
-    Each record takes one run of the compiled function, for a batch of one; prefer batches where there are any. A
+    Each record takes one run of the compiled function, for a batch of one; prefer batches where there are any. Images
+    of many sizes are padded to few, and cut out again, which changes no pixel, instead of compiled for each. A
     record that carries a `record_seed` draws from that and keeps it, with `record_draws` beside it; another one draws
     from its own generator. What is written comes out as NumPy.
 
@@ -159,6 +162,10 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
 
     def __init__(self, operators: Operators) -> None:
         self._augmenter = Augmenter(operators, keep_seed=True)
+        launcher = self._augmenter.launcher
+        self._treat = (
+            ManySizes(launcher) if isinstance(launcher, CompiledChain) and may_be_padded(launcher) else launcher
+        )
 
     def random_map(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, element: Mapping[str, Any], rng: np.random.Generator
@@ -178,7 +185,7 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
         require_mapping(element)
         written = workers.run(lambda: self._launch(element, rng))
         # Copied: a view of JAX's memory is read-only, and records are for other transforms to work on.
-        augmented = replace_fields(element, jax.tree.map(lambda field: np.array(field[0]), written))
+        augmented = replace_fields(element, jax.tree.map(lambda field: np.array(field[0]), jax.device_get(written)))
         return self._augmenter.with_draws(augmented, np.array(True))
 
     def _launch(self, element: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
@@ -188,7 +195,7 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
         self._augmenter.check(element)
         paths = launcher.paths_in(element)
         batch = set_fields(element, {path: _batch_of_one(get_field(element, path)) for path in paths})
-        return launcher(batch, seeds)
+        return self._treat(batch, seeds)
 
     def output_spec(self, input_spec: Mapping[str, Any]) -> dict[str, Any]:
         """The spec of an augmented record, for `grain.experimental.get_element_spec`."""

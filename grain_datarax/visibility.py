@@ -1,6 +1,7 @@
 """What can still be seen of the things in an image: the covered share of boxes, and whether keypoints are visible."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ BOX_FORMATS = ("xyxy", "xywh", "cxcywh", "rel_xyxy", "rel_xywh", "rel_cxcywh")
 KEYPOINT_FORMATS = ("xy", "rel_xy")
 
 
-def covered_share(boxes: jax.Array, hidden: jax.Array, form: str) -> jax.Array:
+def covered_share(boxes: jax.Array, hidden: jax.Array, form: str, size: Any = None) -> jax.Array:
     """The share of each box's pixels that are hidden.
 
     A pixel belongs to a box if its centre does; what lies outside the image counts for nothing.
@@ -21,6 +22,7 @@ def covered_share(boxes: jax.Array, hidden: jax.Array, form: str) -> jax.Array:
       boxes: `(..., 4)`, integer or floating point.
       hidden: Which pixels are hidden, `bool (H, W)`.
       form: One of `BOX_FORMATS`.
+      size: The height and the width of the image itself, where it is padded.
 
     Returns:
       `float32 (...)`, from 0 to 1; 0 for boxes without a pixel.
@@ -37,19 +39,24 @@ def covered_share(boxes: jax.Array, hidden: jax.Array, form: str) -> jax.Array:
         left, top, right, bottom = first - third / 2, second - fourth / 2, first + third / 2, second + fourth / 2
     else:
         left, top, right, bottom = first, second, first + third, second + fourth
-    rows = _between(top, bottom, hidden.shape[0], form.startswith("rel_"))
-    columns = _between(left, right, hidden.shape[1], form.startswith("rel_"))
+    rows, columns = (
+        _between(start, end, length, own if form.startswith("rel_") else 1) & (np.arange(length) < own)
+        for start, end, length, own in zip(
+            (top, left), (bottom, right), hidden.shape, hidden.shape if size is None else size, strict=True
+        )
+    )
     area = rows.sum(axis=-1) * columns.sum(axis=-1)
     return jnp.where(area > 0, _count(rows, columns, hidden) / jnp.maximum(area, 1), 0).astype(jnp.float32)
 
 
-def is_visible(keypoints: jax.Array, hidden: jax.Array, form: str) -> jax.Array:
+def is_visible(keypoints: jax.Array, hidden: jax.Array, form: str, size: Any = None) -> jax.Array:
     """Whether each keypoint lies inside the image, on a pixel that is not hidden.
 
     Args:
       keypoints: `(..., 2)`, as (x, y), integer or floating point; a pixel goes from its index to the next.
       hidden: Which pixels are hidden, `bool (H, W)`.
       form: One of `KEYPOINT_FORMATS`.
+      size: The height and the width of the image itself, where it is padded.
 
     Returns:
       `bool (...)`.
@@ -60,22 +67,29 @@ def is_visible(keypoints: jax.Array, hidden: jax.Array, form: str) -> jax.Array:
       [False, True, False]
     """
     x, y = jnp.moveaxis(keypoints.astype(jnp.float32), -1, 0)
-    rows = _at(y, hidden.shape[0], form.startswith("rel_"))
-    columns = _at(x, hidden.shape[1], form.startswith("rel_"))
-    return rows.any(axis=-1) & columns.any(axis=-1) & (_count(rows, columns, hidden) == 0)
+    rows, columns = (
+        _at(position, length, own if form.startswith("rel_") else 1) & (np.arange(length) < own)
+        for position, length, own in zip((y, x), hidden.shape, hidden.shape if size is None else size, strict=True)
+    )
+    visible: jax.Array = rows.any(axis=-1) & columns.any(axis=-1) & (_count(rows, columns, hidden) == 0)
+    return visible
 
 
-def _between(start: jax.Array, end: jax.Array, size: int, relative: bool) -> jax.Array:
-    """Which rows or columns have their centre between these edges: `bool (..., size)`."""
-    centre = jnp.asarray((np.arange(size) + 0.5) / (size if relative else 1), jnp.float32)
+def _between(start: jax.Array, end: jax.Array, length: int, unit: Any) -> jax.Array:
+    """Which rows or columns have their centre between these edges, in such units: `bool (..., length)`."""
+    centre = _in_units(np.arange(length) + 0.5, unit)
     return (start[..., None] <= centre) & (centre < end[..., None])
 
 
-def _at(position: jax.Array, size: int, relative: bool) -> jax.Array:
-    """In which row or column each position lies: `bool (..., size)`."""
-    # By edges from NumPy: XLA divides by multiplying, and may round a whole number to less.
-    edges = jnp.asarray(np.arange(size + 1) / (size if relative else 1), jnp.float32)
+def _at(position: jax.Array, length: int, unit: Any) -> jax.Array:
+    """In which row or column each position lies, in such units: `bool (..., length)`."""
+    edges = _in_units(np.arange(length + 1.0), unit)
     return (edges[:-1] <= position[..., None]) & (position[..., None] < edges[1:])
+
+
+def _in_units(edges: np.ndarray, unit: Any) -> jax.Array:
+    # By NumPy where it can be: XLA divides by a constant by multiplying, and may round a whole number to less.
+    return jnp.asarray(edges.astype(np.float32) / unit if isinstance(unit, jax.Array) else edges / unit, jnp.float32)
 
 
 def _count(rows: jax.Array, columns: jax.Array, hidden: jax.Array) -> jax.Array:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ def _on_cpu(augment: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     _stay_off_the_accelerator()
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         try:
-            written: dict[str, Any] = jax.tree.map(np.asarray, augment())
+            written: dict[str, Any] = jax.device_get(augment())
             return written
         except Exception as error:
             if type(error).__module__ == "builtins":

@@ -14,6 +14,8 @@ class SpeckleNoise(Effect):
 
     std: Fraction = 0.15
 
+    by_value = True
+
     def draw(self, key, shape):
         return normal_noise(key, shape, std=self.std, mean=0.0)
 

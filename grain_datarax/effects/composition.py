@@ -58,6 +58,7 @@ class Composition(Effect):
     same_on_frame: bool = dataclasses.field(default=True, kw_only=True)
 
     replaces = True  # it changes nothing itself
+    by_value = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -39,6 +39,8 @@ class Conversion(PixelEffect):
 
     dtype: Annotated[str, Choice(_TYPES)] = "float32"
 
+    by_value = True
+
     def __post_init__(self) -> None:
         if self.dtype is not None and not isinstance(self.dtype, str):
             object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)

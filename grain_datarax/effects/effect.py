@@ -13,6 +13,7 @@ import numpy as np
 
 from grain_datarax.effects.settings import Fraction, Probability, Strength, rules
 from grain_datarax.images import UNIT, Scale
+from grain_datarax.random.sized import sized_key
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -57,6 +58,9 @@ class Effect(abc.ABC):
 
     # Whether it sets some values and leaves all others exactly as they are, also those outside the value range.
     replaces: ClassVar[bool] = False
+    # Whether it draws in the image's shape, or for the whole image, and treats each value for itself: then images may
+    # be padded.
+    by_value: ClassVar[bool] = False
 
     @property
     def computes(self) -> bool:
@@ -116,6 +120,24 @@ class Effect(abc.ABC):
         """
         del key, shape
         return ()
+
+    def draw_padded(self, key: jax.Array, size: jax.Array, shape: tuple[int, int, int]) -> Any:
+        """What one record draws whose image is padded: the same as without the padding.
+
+        By default what `draw` draws with a key that knows the size, which is right for effects `by_value`. Others say
+        it themselves, or are refused.
+
+        Args:
+          key: The record's key.
+          size: The height and the width of the image itself, `int32 (2,)`.
+          shape: The padded image's `(H, W, C)`.
+        """
+        return self.draw(sized_key(key, size, shape[:2]), shape)
+
+    @property
+    def may_be_padded(self) -> bool:
+        """Whether images may be padded."""
+        return self.by_value or type(self).draw_padded is not Effect.draw_padded
 
     def told(self, drawn: Any) -> dict[str, jax.Array]:
         """What is told of a draw beside the strengths, small arrays by name, such as positions; nothing by default.

@@ -58,6 +58,8 @@ class GaussianNoise(PixelEffect):
         float | tuple[float, float], Strength(Number(-1, 1, "be a fraction of the value range, from -1 to 1"))
     ] = 0.0
 
+    by_value = True
+
     def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
         return normal_noise(key, shape, std=self.std, mean=self.mean)
 

@@ -58,8 +58,9 @@ def patch_dropout(
 class PatchDropout(Occlusion):
     """Fills rectangles at random places; see `patch_dropout`.
 
-    Draws their corners, int32 `(num_patches, 2)`, as (y, x), and where sizes are drawn, too, `(num_patches, 4)`, as (y,
-    x, height, width). Of a range of numbers it draws the most, and puts those that are too many outside the image.
+    Draws their corners, int32 `(num_patches, 2)`, as (y, x), and where sizes are drawn, too, or images are padded,
+    `(num_patches, 4)`, as (y, x, height, width). Of a range of numbers it draws the most, and puts those that are too
+    many outside the image.
 
     Attributes:
       num_patches: How many patches, or a range for each record; 0 drops none. They may overlap.
@@ -88,29 +89,45 @@ class PatchDropout(Occlusion):
         return why_no_room((height, width), shape, f'field "{field}" of shape {shape}')
 
     def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
-        least, most = ends(self.num_patches)
+        _, most = ends(self.num_patches)
         size = self._size(shape)
-        if size is not None:
-            drawn = patch_positions(key, shape, num_patches=most, patch_size=size)
-            nowhere = -np.array(size, np.int32)
+        if size is None:
+            return self._draw_in(key, shape[:2], self._draw_sizes(jax.random.fold_in(key, 1), most, shape))
+        positions = patch_positions(key, shape, num_patches=most, patch_size=size)
+        return self._of_a_number(key, positions, -np.array(size, np.int32))
+
+    def draw_padded(self, key: jax.Array, size: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+        _, most = ends(self.num_patches)
+        if self._size(shape) is None:
+            sizes = self._draw_sizes(jax.random.fold_in(key, 1), most, size)
         else:
-            sizes = self._draw_sizes(jax.random.fold_in(key, 1), most, shape)
-            room = jnp.array(shape[:2]) - sizes + 1
-            drawn = jnp.concatenate([uniform_integers(key, (most, 2), room), sizes], axis=1)
-            nowhere = np.zeros(4, np.int32)
+            sides = [_side_of(*each) for each in zip(self.patch_size, size, shape, strict=False)]
+            sizes = jnp.broadcast_to(jnp.stack(sides), (most, 2))
+        return self._draw_in(key, size, sizes)
+
+    def _draw_in(self, key: jax.Array, size: Any, sizes: jax.Array) -> jax.Array:
+        """Where patches of these sizes lie in an image of this height and width, and their sizes."""
+        room = jnp.maximum(jnp.asarray(size) - sizes + 1, 1)  # of a size that is not known before, there may be none
+        drawn = jnp.concatenate([uniform_integers(key, sizes.shape, room), sizes], axis=1)
+        return self._of_a_number(key, drawn, np.zeros(4, np.int32))
+
+    def _of_a_number(self, key: jax.Array, drawn: jax.Array, nowhere: np.ndarray) -> jax.Array:
+        """These patches, of which a drawn number stays and the others lie nowhere."""
+        least, most = ends(self.num_patches)
         if least == most:
             return drawn
         count = least + uniform_integers(jax.random.fold_in(key, 2), (1,), np.array([most - least + 1]))
         return jnp.where((np.arange(most) < count)[:, None], drawn, nowhere)
 
-    def _draw_sizes(self, key: jax.Array, count: int, shape: Sequence[int]) -> jax.Array:
+    def _draw_sizes(self, key: jax.Array, count: int, shape: Sequence[int] | jax.Array) -> jax.Array:
         """The height and the width of each patch, int32 `(count, 2)`."""
         sizes = []
-        for side, length, number in zip(self.patch_size, shape, range(2), strict=False):
+        for number, side in enumerate(self.patch_size):
+            length: Any = shape[number]
             low, high = ends(side)
             if isinstance(low, float):
                 level = uniform_levels(jax.random.fold_in(key, number), (count,))
-                drawn = jnp.round((low + rounded((high - low) * level)) * np.float32(length)).astype(jnp.int32)
+                drawn = jnp.round((low + rounded((high - low) * level)) * jnp.float32(length)).astype(jnp.int32)
             else:
                 drawn = low + uniform_integers(jax.random.fold_in(key, number), (count,), np.array([high - low + 1]))
             sizes.append(jnp.clip(drawn, 1, length))
@@ -128,11 +145,15 @@ class PatchDropout(Occlusion):
         (height, _), (width, _) = self._sides(shape)
         return height, width
 
+    def _size_of(self, drawn: jax.Array, shape: Sequence[int]) -> tuple[int, int] | None:
+        """The same, for what was drawn: None where the sizes are part of it."""
+        return None if drawn.shape[-1] == 4 else self._size(shape)
+
     def told(self, drawn: jax.Array) -> dict[str, jax.Array]:
         return {"positions": drawn}
 
     def covered(self, drawn: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
-        return covered_by_patches(drawn, shape[:2], self._size(shape))
+        return covered_by_patches(drawn, shape[:2], self._size_of(drawn, shape))
 
     def pixels(self, image: jax.Array, drawn: jax.Array, scale: Scale) -> jax.Array:
         return self._drop(image, drawn, scale, in_place=False)
@@ -141,12 +162,22 @@ class PatchDropout(Occlusion):
         return self._drop(image, drawn, scale, in_place=True)
 
     def _drop(self, image: jax.Array, drawn: jax.Array, scale: Scale, *, in_place: bool) -> jax.Array:
-        value, size = scale.value(self.fill, image.dtype), self._size(image.shape)
+        value, size = scale.value(self.fill, image.dtype), self._size_of(drawn, image.shape)
         return drop_patches(image, drawn, patch_size=size, value=value, in_place=in_place)
 
 
 def _in_pixels(side: int | float, length: int) -> int:
     return max(1, round(side * length)) if isinstance(side, float) else side
+
+
+def _side_of(side: int | float, length: jax.Array, most: int) -> jax.Array:
+    """The same, of a length that JAX alone knows, at most this."""
+    if isinstance(side, int):
+        return jnp.asarray(side, jnp.int32)
+    # Rounded as above; not by index, as a gather has no sharding to infer from on Explicit meshes.
+    by_length = np.array([_in_pixels(side, each) for each in range(most + 1)], np.int32)
+    found: jax.Array = jnp.where(np.arange(most + 1) == length, by_length, 0).sum(dtype=jnp.int32)
+    return found
 
 
 def why_no_room(patch_size: tuple[int, int], shape: Sequence[int], of_what: str, instead: str = "") -> str | None:

@@ -66,6 +66,8 @@ class PoissonNoise(PixelEffect):
 
     photons: Annotated[float | tuple[float, float], Strength(PHOTONS)]
 
+    by_value = True
+
     def why_not(self, shape: tuple[int, int, int], scale: Scale, field: str) -> str | None:
         del shape
         if all(1e-30 <= photons / scale.width <= 1e30 for photons in ends(self.photons)):

@@ -72,6 +72,7 @@ class SaltPepperNoise(PixelEffect):
     pepper_value: Fraction = 0.0
 
     replaces = True
+    by_value = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 
 from grain_datarax.pages.module import DataraxModule
-from grain_datarax.random.keys import as_stream_key
+from grain_datarax.random.keys import stream_words
 
 # Settings that change how pixels are computed, not which; the statistics have a digest among the settings.
 _WITHOUT_EFFECT = ("batch_strategy", "cacheable", "precomputed_stats")
@@ -51,7 +51,7 @@ def _part(operator: DataraxModule, name: str, above: tuple[Any, ...]) -> dict[st
         del settings[without_effect]
     root_key = None
     if operator.stochastic:
-        root_key = np.asarray(jax.random.key_data(as_stream_key(operator.root_key()))).tolist()
+        root_key = stream_words(operator.root_key()).tolist()
     part = {"name": name, "class": type(operator).__qualname__, "root_key": root_key}
     described = {setting: in_json(value, (*above, operator)) for setting, value in settings.items()}
     return {**part, **described, **_attributes(operator, above, _OF_ALL)}

@@ -19,12 +19,12 @@ from grain_datarax.pages.fingerprint import describe
 from grain_datarax.pages.module import FixedPattern
 from grain_datarax.random.keys import (
     STREAM_VERSION,
-    as_stream_key,
     distinct_names,
     draw_mark,
     effect_words,
     operator_key,
     record_keys,
+    stream_words,
 )
 
 
@@ -146,7 +146,7 @@ class CompiledOperators(Launcher):
         for name, operator in zip(self.names, self.operators, strict=True):
             if operator.stochastic and not isinstance(root := operator.root_key(), Tracer):
                 with jax.ensure_compile_time_eval():  # inside jax.jit too
-                    words = np.asarray(jax.random.key_data(as_stream_key(root)))
+                    words = stream_words(root)
                 marks.append(draw_mark(name, effect_words(words, name)))
         return tuple(marks)
 

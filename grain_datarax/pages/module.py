@@ -226,7 +226,8 @@ class DataraxModule(nnx.Module):
           ValueError: Inside `jax.jit`, where a stream can't advance.
         """
         try:
-            key: jax.Array = self._stream()()
+            with jax.transfer_guard("allow"):  # nnx counts by operations whose constants are transferred implicitly
+                key: jax.Array = self._stream()()
             return key
         except errors.TraceContextError as error:
             raise ValueError(

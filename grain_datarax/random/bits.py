@@ -69,10 +69,12 @@ def treated_bits(
 
     Args:
       treat: Treats each value for itself; what it makes should be smaller than the bits.
-      key: A key of `STREAM`.
+      key: A key of `STREAM`, or a `sized_key`.
       shape: The shape.
       bit_width: 8, 16 or 32.
     """
+    if jax.random.key_impl(key) != STREAM:
+        return treat(jax.random.bits(key, shape, jnp.dtype(f"uint{bit_width}")))
 
     def on_gpu(key: jax.Array) -> jax.Array:
         # By what `python -m benchmarks.lowered` shows of both.

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from grain_datarax.random.bits import STREAM, threefry
+from grain_datarax.random.sized import is_sized
 
 # The mapping seed -> key -> bits -> pixels. The golden vectors in tests/ pin it.
 STREAM_VERSION = 1
@@ -24,7 +25,7 @@ def as_stream_key(key: jax.Array) -> jax.Array:
     """Carries a key, or an array of keys, of any JAX implementation over to `STREAM`.
 
     Args:
-      key: Typed keys of any shape, or raw key data `uint32 (..., words)`.
+      key: Typed keys of any shape, or raw key data `uint32 (..., words)`. A `sized_key` stays as it is.
 
     Returns:
       Typed `STREAM` keys of the same shape, made of each key's first two words: those are the same for one integer
@@ -35,10 +36,19 @@ def as_stream_key(key: jax.Array) -> jax.Array:
     """
     dtype = getattr(key, "dtype", None)
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        if is_sized(key):
+            return key
         key = jax.random.key_data(key)
     elif dtype != jnp.uint32 or key.ndim == 0:
         raise TypeError(f"`key` must be a JAX PRNG key: got {key!r}. Pass jax.random.key(seed).")
     return _typed(key[..., :2])
+
+
+def stream_words(key: jax.Array) -> np.ndarray:
+    """The two words of what `as_stream_key` makes of one key, on the host."""
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    words: np.ndarray = jax.device_get(jax.random.key_data(key) if typed else key)
+    return words[:2]
 
 
 def operator_key(root_key: jax.Array, namespace: str) -> jax.Array:

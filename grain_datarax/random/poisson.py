@@ -14,6 +14,7 @@ from grain_datarax.random.bits import uniform_levels
 from grain_datarax.random.keys import as_stream_key
 from grain_datarax.random.normal import normal_quantile, polynomial
 from grain_datarax.random.rounding import rounded
+from grain_datarax.random.sized import is_sized
 
 # Counts below this are found by summing their probabilities, the others by expansion.
 _LEAST_EXPANDED = 10
@@ -47,9 +48,11 @@ def poisson_levels(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The levels for counts of this shape, `float32`: `uniform_levels`.
 
     Args:
-      key: A key of `STREAM`.
+      key: A key of `STREAM`, or a `sized_key`, which draws in the shape itself.
       shape: The shape.
     """
+    if is_sized(key):
+        return uniform_levels(key, shape)
 
     # Drawn in one row: XLA then keeps the bits, instead of hashing in the quantile's loop, which gets too long for its
     # CPU compiler to vectorise.
