@@ -24,7 +24,8 @@ import jax
 import jax.numpy as jnp
 from flax import errors, nnx
 
-from grain_datarax.fields import flatten, set_fields
+from grain_datarax.containers import Record
+from grain_datarax.fields import flatten, nested
 from grain_datarax.purity import same_each_time
 
 # Apart from fold_in(key, 0), fold_in(key, 1), ..., which datarax's wrappers give their parts.
@@ -127,7 +128,13 @@ def root_key(operator: Any) -> jax.Array:
 
 
 def apply_batch(
-    graphdef: Any, state: Any, fields: Mapping[str, jax.Array], keys: jax.Array | None, *, one_by_one: bool
+    graphdef: Any,
+    state: Any,
+    fields: Mapping[str, jax.Array],
+    keys: jax.Array | None,
+    *,
+    one_by_one: bool,
+    literal_names: Mapping[str, tuple[str, ...]],
 ) -> dict[str, jax.Array | None]:
     """Applies an operator to each record of a batch.
 
@@ -140,6 +147,7 @@ def apply_batch(
       fields: By path, with the batch as axis 0.
       keys: The records' keys `(B,)`; None if it draws nothing.
       one_by_one: Whether records go one after the other everywhere.
+      literal_names: The names of those fields whose names have dots themselves; see `fields.literal_names`.
 
     Returns:
       The fields that it changed, by path; before them None for each that is no longer there.
@@ -148,7 +156,7 @@ def apply_batch(
     def one(record: tuple[Mapping[str, jax.Array], jax.Array | None]) -> Any:
         # Behind barriers: fused with the loop around it, the body may take ten times as long.
         fields, key = jax.lax.optimization_barrier(record)
-        data = set_fields({}, fields)
+        data = nested(fields, literal_names)
         return jax.lax.optimization_barrier(changes(data, _applied(graphdef, state, data, key)))
 
     def in_turn(records: Any) -> Any:
@@ -163,7 +171,7 @@ def apply_batch(
     return dict(jax.lax.platform_dependent(records, cpu=in_turn, default=jax.vmap(one)))
 
 
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+def changes(before: Record, after: Record) -> dict[str, Any]:
     """By path the fields of `after` that are other objects than in `before`; before them None for each that is gone."""
     old, new = flatten(before), flatten(after)
     gone = dict.fromkeys(path for path in old if path not in new)

@@ -1,15 +1,14 @@
 """record -> seeded record: every record takes 64 bits of its own generator along."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, overload
 
 import grain
 import numpy as np
 
-# The field in which a record carries its seed through Batch.
-RECORD_SEED = "record_seed"
-# Beside a seed that is kept: who has drawn from it already, each a field of its own, so that it is seen under jit too.
-RECORD_DRAWS = "record_draws"
+from grain_datarax.containers import RECORD_DRAWS as RECORD_DRAWS
+from grain_datarax.containers import RECORD_SEED as RECORD_SEED
+from grain_datarax.containers import Record, SameRecord, carried, carrying, record_container_of, require_record
 
 
 class SeedRecords(grain.transforms.RandomMap):
@@ -17,6 +16,10 @@ class SeedRecords(grain.transforms.RandomMap):
 
     Place it before `Batch`: Grain drops the generators there. Every augmentation of the record follows from its seed,
     and on that alone. Nothing else is drawn, copied or changed, and no JAX backend starts.
+
+    A mapping carries its seed as the field `record_seed`, a tuple or a list as its last item, a NamedTuple or a
+    dataclass as the attribute `record_seed`, which its class declares: `record_seed: Any = None`. The augmentation
+    takes it out again: `(image, label)` comes out as `(image, label)`.
 
     Grain seeds a record by the sum of the sampler's seed and the record's position in the epochs: samplers with
     neighbouring seeds share their streams, shifted by one. Give the chain of each pipeline a seed of its own.
@@ -29,36 +32,33 @@ class SeedRecords(grain.transforms.RandomMap):
     """
 
     # Grain's own returns nothing: it is abstract.
-    def random_map(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, element: Mapping[str, Any], rng: np.random.Generator
-    ) -> dict[str, Any]:
+    @overload
+    def random_map(self, element: tuple[Any, ...], rng: np.random.Generator) -> Record: ...
+    @overload
+    def random_map(self, element: SameRecord, rng: np.random.Generator) -> SameRecord: ...
+    def random_map(self, element: Record, rng: np.random.Generator) -> Record:
         """The record with its seed.
 
         Args:
-          element: A mapping from field names to anything.
+          element: A mapping from field names to anything, a tuple, a list, a NamedTuple or a dataclass.
           rng: The record's own generator.
 
         Returns:
-          A new dict of the same fields, the same objects, and `record_seed`.
+          A new record of the same type and fields, the same objects, and `record_seed`.
 
         Raises:
-          TypeError: If the record is no mapping.
+          TypeError: If the record has no fields, or no place for its seed.
           ValueError: If the record has a `record_seed` already, or there is no generator.
         """
-        require_mapping(element)
-        if RECORD_SEED in element:
-            raise ValueError(
-                f"`{RECORD_SEED}` must not be in the record before SeedRecords: got the fields"
-                f" {', '.join(map(str, element))}. Apply SeedRecords once, or rename that field."
-            )
-        return {**element, RECORD_SEED: draw_seed(rng)}
+        _require_place(element)
+        return carrying(element, RECORD_SEED, draw_seed(rng))
 
     def __repr__(self) -> str:
         return "SeedRecords()"
 
-    def output_spec(self, input_spec: Mapping[str, Any]) -> dict[str, Any]:
+    def output_spec(self, input_spec: Record) -> Record:
         """The spec of a seeded record, for `grain.experimental.get_element_spec`."""
-        return {**input_spec, RECORD_SEED: grain.experimental.ShapeDtypeStruct(shape=(2,), dtype=np.uint32)}
+        return carrying(input_spec, RECORD_SEED, grain.experimental.ShapeDtypeStruct(shape=(2,), dtype=np.uint32))
 
 
 def draw_seed(rng: np.random.Generator) -> np.ndarray:
@@ -75,10 +75,18 @@ def draw_seed(rng: np.random.Generator) -> np.ndarray:
     return rng.bit_generator.random_raw(1).view(np.uint32)
 
 
-def require_mapping(element: Any) -> None:
-    """Raises `TypeError` unless a record or batch is a mapping from field names."""
-    if not isinstance(element, Mapping):
+def _require_place(element: Record) -> None:
+    """Raises unless a record has fields, and a place for a seed that is free."""
+    require_record(element)
+    if carried(element, RECORD_SEED) is not None:
+        container = record_container_of(element)
+        assert container is not None  # it is a record
+        raise ValueError(
+            f"`{RECORD_SEED}` must not be in the record before SeedRecords: got the fields"
+            f" {', '.join(name for name, _ in container.items(element))}. Apply SeedRecords once, or rename that field."
+        )
+    if isinstance(element, Mapping) and not all(isinstance(name, str) for name in element):
         raise TypeError(
-            f"`element` must be a mapping from field names: got {type(element).__name__}. Return a dict from the"
-            ' transform before, such as {"image": image, "label": label}.'
+            f"`element` must have names that are strings, to be sorted beside `{RECORD_SEED}`: got {list(element)}."
+            " Rename them before: .map(lambda record: {str(name): field for name, field in record.items()})."
         )
