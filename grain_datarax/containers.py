@@ -57,19 +57,21 @@ class _Mapping(Container):
         return node.get(int(name), MISSING) if field is MISSING and _is_index(name) else field
 
     def put(self, node: Any, name: str, field: Any) -> Any:
-        return self._of_type(node, {**node, self._key(node, name): field})
+        fields = dict(node)
+        fields[self._key(node, name)] = field
+        return fields if type(node) is dict else self._of_type(node, fields)
 
     def drop(self, node: Any, names: Sequence[str]) -> Any:
-        keys = {self._key(node, name) for name in names}
-        return self._of_type(node, {key: field for key, field in node.items() if key not in keys})
+        fields = dict(node)
+        for name in names:
+            fields.pop(self._key(node, name), None)
+        return fields if type(node) is dict else self._of_type(node, fields)
 
     def _key(self, node: Any, name: str) -> Any:
-        return int(name) if name not in node and _is_index(name) and int(name) in node else name
+        return int(name) if _is_index(name) and name not in node and int(name) in node else name
 
     def _of_type(self, node: Any, fields: dict[Any, Any]) -> Any:
         kind = type(node)
-        if kind is dict:
-            return fields
         if kind is collections.defaultdict:
             return kind(node.default_factory, fields)
         # By its name, so as not to import it.
@@ -176,8 +178,9 @@ def container_of(node: Any) -> Container | None:
 
 def record_container_of(record: Record) -> Container | None:
     """How a record itself is looked into, with what it carries; None if it has no fields."""
-    container = container_of(record)
-    return _SEEDED if container is _SEQUENCE else container
+    cls: Any = type(record)
+    container: Container | None = _record_container_for(cls)
+    return container
 
 
 def carried(record: Record, name: str) -> Any:
@@ -203,12 +206,16 @@ def without(record: Record, *names: str) -> Record:
 
 def require_record(element: Any) -> None:
     """Raises `TypeError` unless a record or batch has fields."""
-    if container_of(element) is not None:
-        return
+    if container_of(element) is None:
+        raise refusal_of(element)
+
+
+def refusal_of(element: Any) -> TypeError:
+    """The error for a record or batch without fields."""
     if name := class_of_objects(element):
-        raise TypeError(f"`element` must have fields that JAX looks into: got an array of {name}. {as_pytree(name)}")
+        return TypeError(f"`element` must have fields that JAX looks into: got an array of {name}. {as_pytree(name)}")
     line = '{"image": image}' if hasattr(element, "shape") else '{"image": image, "label": label}'
-    raise TypeError(
+    return TypeError(
         f"`element` must be a mapping from field names, a tuple, a list, a NamedTuple or a dataclass: got"
         f" {type(element).__name__}. Return a dict from the transform before, such as .map(lambda image: {line})."
     )
@@ -241,6 +248,13 @@ def _container_for(cls: type) -> Container | None:
         names = [field.name for field in dataclasses.fields(cls)]
         return None if {"shape", "dtype"} <= set(names) else _Attributes(names)  # an array, or the spec of one
     return _MAPPING if issubclass(cls, Mapping) else None
+
+
+@functools.cache
+def _record_container_for(cls: type) -> Container | None:
+    hashable: Any = cls
+    container: Container | None = _container_for(hashable)
+    return _SEEDED if container is _SEQUENCE else container
 
 
 def _is_index(name: str) -> bool:

@@ -6,9 +6,9 @@ from typing import Any, overload
 import grain
 import numpy as np
 
+from grain_datarax.containers import MISSING, Container, Record, SameRecord, carrying, record_container_of, refusal_of
 from grain_datarax.containers import RECORD_DRAWS as RECORD_DRAWS
 from grain_datarax.containers import RECORD_SEED as RECORD_SEED
-from grain_datarax.containers import Record, SameRecord, carried, carrying, record_container_of, require_record
 
 
 class SeedRecords(grain.transforms.RandomMap):
@@ -50,8 +50,7 @@ class SeedRecords(grain.transforms.RandomMap):
           TypeError: If the record has no fields, or no place for its seed.
           ValueError: If the record has a `record_seed` already, or there is no generator.
         """
-        _require_place(element)
-        return carrying(element, RECORD_SEED, draw_seed(rng))
+        return _place_in(element).put(element, RECORD_SEED, draw_seed(rng))
 
     def __repr__(self) -> str:
         return "SeedRecords()"
@@ -75,18 +74,21 @@ def draw_seed(rng: np.random.Generator) -> np.ndarray:
     return rng.bit_generator.random_raw(1).view(np.uint32)
 
 
-def _require_place(element: Record) -> None:
-    """Raises unless a record has fields, and a place for a seed that is free."""
-    require_record(element)
-    if carried(element, RECORD_SEED) is not None:
-        container = record_container_of(element)
-        assert container is not None  # it is a record
+def _place_in(element: Record) -> Container:
+    """How a record is written into; raises unless it has fields, and a place for a seed that is free."""
+    container = record_container_of(element)
+    if container is None:
+        raise refusal_of(element)
+    if container.get(element, RECORD_SEED) is not MISSING:
         raise ValueError(
             f"`{RECORD_SEED}` must not be in the record before SeedRecords: got the fields"
             f" {', '.join(name for name, _ in container.items(element))}. Apply SeedRecords once, or rename that field."
         )
+    if type(element) is dict and {*map(type, element)} <= {str}:  # as nearly always, and fast
+        return container
     if isinstance(element, Mapping) and not all(isinstance(name, str) for name in element):
         raise TypeError(
             f"`element` must have names that are strings, to be sorted beside `{RECORD_SEED}`: got {list(element)}."
             " Rename them before: .map(lambda record: {str(name): field for name, field in record.items()})."
         )
+    return container
