@@ -128,13 +128,7 @@ def root_key(operator: Any) -> jax.Array:
 
 
 def apply_batch(
-    graphdef: Any,
-    state: Any,
-    fields: Mapping[str, jax.Array],
-    keys: jax.Array | None,
-    *,
-    one_by_one: bool,
-    literal_names: Mapping[str, tuple[str, ...]],
+    graphdef: Any, state: Any, fields: Mapping[str, jax.Array], keys: jax.Array | None, *, one_by_one: bool
 ) -> dict[str, jax.Array | None]:
     """Applies an operator to each record of a batch.
 
@@ -147,7 +141,6 @@ def apply_batch(
       fields: By path, with the batch as axis 0.
       keys: The records' keys `(B,)`; None if it draws nothing.
       one_by_one: Whether records go one after the other everywhere.
-      literal_names: The names of those fields whose names have dots themselves; see `fields.literal_names`.
 
     Returns:
       The fields that it changed, by path; before them None for each that is no longer there.
@@ -156,7 +149,7 @@ def apply_batch(
     def one(record: tuple[Mapping[str, jax.Array], jax.Array | None]) -> Any:
         # Behind barriers: fused with the loop around it, the body may take ten times as long.
         fields, key = jax.lax.optimization_barrier(record)
-        data = nested(fields, literal_names)
+        data = nested(fields)
         return jax.lax.optimization_barrier(changes(data, _applied(graphdef, state, data, key)))
 
     def in_turn(records: Any) -> Any:

@@ -109,16 +109,23 @@ def pick_fields(data: Record, paths: Iterable[str]) -> dict[str, Any]:
     return nested({path: get_field(data, path) for path in paths}, dict(literal_names(data, paths)))
 
 
-def nested(fields: Mapping[str, Any], literal: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+def nested(fields: Mapping[str, Any], literal: Mapping[str, tuple[str, ...]] | None = None) -> dict[str, Any]:
     """The nested dict of fields that are given by path.
 
     Args:
       fields: The fields by path.
       literal: The names that lead to those whose paths are not just split at their dots; see `literal_names`.
+
+    Example:
+      >>> nested({"a": 1, "a.b": 2, "c.d": 3})
+      {'a': 1, 'a.b': 2, 'c': {'d': 3}}
     """
     result: dict[str, Any] = {}
     for path, field in fields.items():
-        result = _put(result, container_of(result), literal.get(path) or tuple(path.split(".")), field)
+        names = (literal or {}).get(path) or tuple(path.split("."))
+        if any(".".join(names[:end]) in fields for end in range(1, len(names))):  # no place below a field
+            names = (path,)
+        result = _put(result, container_of(result), names, field)
     return result
 
 

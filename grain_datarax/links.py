@@ -16,15 +16,7 @@ from grain_datarax.adapters import AS_GRAPH, apply_batch, changes, draws, requir
 from grain_datarax.compiled import Launcher, RowCounts, launch
 from grain_datarax.containers import RECORD_DRAWS, RECORD_SEED, Record
 from grain_datarax.counts import Counts
-from grain_datarax.fields import (
-    field_names,
-    flatten,
-    get_field,
-    has_field,
-    literal_names,
-    record_count,
-    replace_fields,
-)
+from grain_datarax.fields import field_names, flatten, get_field, has_field, record_count, replace_fields
 from grain_datarax.fingerprint import by_link
 from grain_datarax.guard import check_seeds
 from grain_datarax.pages.fingerprint import in_json
@@ -52,7 +44,7 @@ class CompiledDatarax(Launcher):
     """An operator of datarax on batches.
 
     It is given all fields of numbers, but for the records' seeds and the items of lists in them, as any of its parts
-    may look at any of them; items of a record that is a tuple under their indices, in a dict.
+    may look at any of them: in nested dicts, as datarax splits all paths at their dots.
 
     Args:
       operator: The operator.
@@ -112,12 +104,9 @@ class CompiledDatarax(Launcher):
             check_seeds(seeds, count)
         graphdef, state = nnx.split(self.operator, **AS_GRAPH)
         state = jax.tree.map(off_mesh, state)
-        program = self._program(graphdef, data, fields)
+        program = _Program(self.operator, graphdef, self.names[0])
         by_record = seeds if self.seeded else None
         return dict(launch(program, fields, frozenset(), by_record, state, by_device=True)), count
-
-    def _program(self, graphdef: Any, data: Record, fields: Mapping[str, Any]) -> "_Program":
-        return _Program(self.operator, graphdef, self.names[0], literal_names(data, fields))
 
     def _fields(self, data: Record) -> dict[str, Any]:
         """The fields that the operator is given: those of numbers that have rows."""
@@ -150,7 +139,7 @@ class CompiledDatarax(Launcher):
         }
         graphdef, state = nnx.split(self.operator, **AS_GRAPH)
         seeds = jax.ShapeDtypeStruct((1, 2), np.uint32) if self.seeded else None
-        written = jax.eval_shape(self._program(graphdef, spec, fields).augment, fields, seeds, state)
+        written = jax.eval_shape(_Program(self.operator, graphdef, self.names[0]).augment, fields, seeds, state)
         kind = type(next(iter(given.values())))
         specs = {
             path: None if field is None else kind(shape=(count, *field.shape[1:]), dtype=np.dtype(field.dtype))
@@ -223,24 +212,21 @@ class _Program:
     operator: Any
     graphdef: Any
     name: str
-    literal_names: tuple[tuple[str, tuple[str, ...]], ...]
 
     def __hash__(self) -> int:  # structures hold lists of operators
-        return hash((id(self.operator), self.name, self.literal_names))
+        return hash((id(self.operator), self.name))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, _Program) or self.operator is not other.operator or self.name != other.name:
             return False
-        return self.literal_names == other.literal_names and bool(self.graphdef == other.graphdef)
+        return bool(self.graphdef == other.graphdef)
 
     def augment(self, fields: dict[str, Any], seeds: Any, state: Any) -> dict[str, Any]:
         """What was written."""
         keys, one_by_one = None, getattr(self.operator.config, "batch_strategy", "vmap") == "scan"
         if seeds is not None:
             keys = record_keys(operator_key(root_key(nnx.merge(self.graphdef, state)), self.name), seeds)
-        return apply_batch(
-            self.graphdef, state, fields, keys, one_by_one=one_by_one, literal_names=dict(self.literal_names)
-        )
+        return apply_batch(self.graphdef, state, fields, keys, one_by_one=one_by_one)
 
 
 class LaunchedInTurn(Launcher):

@@ -19,7 +19,8 @@ class SeedRecords(grain.transforms.RandomMap):
 
     A mapping carries its seed as the field `record_seed`, a tuple or a list as its last item, a NamedTuple or a
     dataclass as the attribute `record_seed`, which its class declares: `record_seed: Any = None`. The augmentation
-    takes it out again: `(image, label)` comes out as `(image, label)`.
+    takes it out again: `(image, label)` comes out as `(image, label)`. In a tuple or a list it is known by its type: a
+    last item that is uint32 of shape `(2,)`, or `(B, 2)` in a batch, is taken for a seed.
 
     Grain seeds a record by the sum of the sampler's seed and the record's position in the epochs: samplers with
     neighbouring seeds share their streams, shifted by one. Give the chain of each pipeline a seed of its own.
@@ -29,6 +30,8 @@ class SeedRecords(grain.transforms.RandomMap):
       >>> record = source.random_map(SeedRecords(), seed=7)[0]
       >>> record["label"], record["record_seed"].dtype, record["record_seed"].shape
       (3, dtype('uint32'), (2,))
+      >>> [type(part).__name__ for part in grain.MapDataset.source([("a", 3)]).random_map(SeedRecords(), seed=7)[0]]
+      ['str', 'int', 'ndarray']
     """
 
     # Grain's own returns nothing: it is abstract.

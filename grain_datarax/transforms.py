@@ -97,7 +97,7 @@ class AugmentBatch(_Transform, grain.transforms.Map):
     Args:
       operators: A `Chain` or an operator, of ours or of the package datarax; or a list of them, applied in that order.
       keep_seed: Keep `record_seed` in the batch; beside it `record_draws` names who has drawn from it, so that no other
-        stage draws the same.
+        stage draws the same: a field, the item of a tuple behind the seed, or an attribute that the class declares.
       donate: Overwrite the buffers of `jax.Array`s in the batch where that saves memory: they can't be used
         afterwards. NumPy arrays are never overwritten.
 
@@ -124,7 +124,8 @@ class AugmentBatch(_Transform, grain.transforms.Map):
         """The augmented batch.
 
         Args:
-          element: A batch: images with the batch as axis 0, `record_seed` uint32 `(B, 2)`, and anything else.
+          element: A batch, in the type of its records: images with the batch as axis 0, `record_seed` uint32 `(B, 2)`,
+            and anything else.
 
         Returns:
           A new batch of the same type and fields without `record_seed`.
@@ -150,7 +151,8 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
 
     Each record takes one run of the compiled function, for a batch of one; prefer batches where there are any. A
     record that carries a `record_seed` draws from that and keeps it, with `record_draws` beside it; another one draws
-    from its own generator. What is written comes out as NumPy.
+    from its own generator. What is written comes out as NumPy. An array is a record, too, of the one field that the
+    operators read.
 
     Args:
       operators: A `Chain` or an operator, of ours or of the package datarax; or a list of them, applied in that order.
@@ -178,8 +180,7 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
         """The augmented record.
 
         Args:
-          element: A record: images without a batch axis, and anything else. An array is the one field that the chain
-            reads.
+          element: A record: images without a batch axis, and anything else.
           rng: The record's own generator.
 
         Returns:

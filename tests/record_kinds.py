@@ -46,6 +46,18 @@ class Plain:
     record_seed: Any = None
 
 
+class Seeded(NamedTuple):
+    image: Any
+    mask: Any
+    record_seed: Any = None
+
+
+class Padded(NamedTuple):
+    image: Any
+    record_seed: Any = None
+    valid: Any = None
+
+
 class Unseeded(NamedTuple):
     image: Any
     mask: Any

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
-from record_kinds import KINDS, Named, Plain, Source, Unseeded
+from record_kinds import KINDS, Named, Padded, Plain, Seeded, Source, Unseeded
 from sources import images
 
 import grain_datarax as gdx
@@ -287,6 +287,13 @@ WRONG = {
         TypeError,
         "`Unseeded` must declare `record_seed` to hold it: got .* Add `record_seed: Any = None` to its fields",
     ),
+    "no attribute for who drew": (
+        lambda: gdx.AugmentBatch(chain(), keep_seed=True).map(
+            Seeded(*(np.asarray(part)[None] for part in (IMAGE, IMAGE[..., 0].astype(np.int32))), np.uint32([[1, 2]]))
+        ),
+        TypeError,
+        "`Seeded` must declare `record_draws` to hold it: got a class of image, mask, record_seed",
+    ),
     "keys that are no names": (
         lambda: gdx.SeedRecords().random_map({0: IMAGE}, rng),
         TypeError,
@@ -360,6 +367,17 @@ WRONG = {
 def test_records_that_cannot_be_treated_are_refused_with_what_to_do(act, kind, message):
     with pytest.raises(kind, match=message):
         act()
+
+
+def test_classes_that_declare_it_are_told_which_rows_are_records():
+    image = images(1)[0]
+    source = grain.MapDataset.source([Padded(image)] * 12).random_map(gdx.SeedRecords(), seed=7).batch(8)
+    noise = gdx.Chain([gdx.GaussianNoise()], seed=0)
+    with gdx.DeviceLoader(source, noise, pad_last_batch=True) as loader:
+        batches = list(loader)
+    assert [type(batch) for batch in batches] == [Padded, Padded]
+    assert [int(batch.valid.sum()) for batch in batches] == [8, 4]
+    assert all(batch.record_seed is None for batch in batches)
 
 
 def test_mappings_that_jax_does_not_look_into_become_dicts():
