@@ -165,6 +165,22 @@ def test_operators_of_the_pages_find_their_fields_in_every_kind(kind):
     assert (np.asarray(masks)[:, :, :] == 0).any(axis=(1, 2)).all()
 
 
+class Looking(gdx.PatchDropoutOperator):
+    def apply(self, data, state, metadata, random_params=None, stats=None):
+        assert data["observation.images"]["top.left"].ndim == 3
+        return super().apply(data, state, metadata, random_params, stats)
+
+
+def test_operators_of_ones_own_see_the_names_of_the_record_in_batches_too():
+    config = gdx.PatchDropoutOperatorConfig(field_key="observation.images.top.left", stochastic=True)
+    operator = Looking(config, rngs=nnx.Rngs(0))
+    record = {"observation.images": {"top.left": images(1)[0]}, "label": 1}
+    source = grain.MapDataset.source([record] * 4).random_map(gdx.SeedRecords(), seed=7)
+    batch = source.batch(4).map(gdx.AugmentBatch([operator]))[0]
+    again = source.random_map(gdx.AugmentRecord([operator]), seed=7)[3]
+    np.testing.assert_array_equal(batch["observation.images"]["top.left"][3], again["observation.images"]["top.left"])
+
+
 @every_kind
 def test_replay_gives_a_record_of_any_kind_its_pixels_again(kind, batches):
     seeds = dataset(kind).batch(4)[0]
