@@ -54,7 +54,9 @@ class _Mapping(Container):
 
     def get(self, node: Any, name: str) -> Any:
         field = node.get(name, MISSING)
-        return node.get(int(name), MISSING) if field is MISSING and _is_index(name) else field
+        if field is MISSING and name.isdecimal() and _is_index(name):
+            return node.get(int(name), MISSING)
+        return field
 
     def put(self, node: Any, name: str, field: Any) -> Any:
         fields = dict(node)
@@ -258,7 +260,7 @@ def _record_container_for(cls: type) -> Container | None:
 
 
 def _is_index(name: str) -> bool:
-    return name.isdecimal() and name.isascii() and (name == "0" or name[0] != "0")
+    return name.isdecimal() and name.isascii() and (name == "0" or name[0] != "0")  # as str(int) writes it
 
 
 def _is_seed(field: Any) -> bool:
