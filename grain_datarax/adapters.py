@@ -24,7 +24,8 @@ import jax
 import jax.numpy as jnp
 from flax import errors, nnx
 
-from grain_datarax.fields import flatten, set_fields
+from grain_datarax.containers import Record
+from grain_datarax.fields import flatten, nested
 from grain_datarax.purity import same_each_time
 
 # Apart from fold_in(key, 0), fold_in(key, 1), ..., which datarax's wrappers give their parts.
@@ -148,7 +149,7 @@ def apply_batch(
     def one(record: tuple[Mapping[str, jax.Array], jax.Array | None]) -> Any:
         # Behind barriers: fused with the loop around it, the body may take ten times as long.
         fields, key = jax.lax.optimization_barrier(record)
-        data = set_fields({}, fields)
+        data = nested(fields)
         return jax.lax.optimization_barrier(changes(data, _applied(graphdef, state, data, key)))
 
     def in_turn(records: Any) -> Any:
@@ -163,7 +164,7 @@ def apply_batch(
     return dict(jax.lax.platform_dependent(records, cpu=in_turn, default=jax.vmap(one)))
 
 
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+def changes(before: Record, after: Record) -> dict[str, Any]:
     """By path the fields of `after` that are other objects than in `before`; before them None for each that is gone."""
     old, new = flatten(before), flatten(after)
     gone = dict.fromkeys(path for path in old if path not in new)

@@ -12,6 +12,7 @@ from grain_datarax import workers
 from grain_datarax.adapters import is_of_datarax
 from grain_datarax.chain import Chain
 from grain_datarax.compiled import CompiledChain, Launcher, RowCounts
+from grain_datarax.containers import RECORD_DRAWS, RECORD_SEED, Record, carried, carrying, require_record, without
 from grain_datarax.effects.effect import Effect
 from grain_datarax.fields import field_names, replace_fields
 from grain_datarax.links import CompiledDatarax, LaunchedInTurn, names_of
@@ -19,7 +20,6 @@ from grain_datarax.pages.launch import CompiledOperators
 from grain_datarax.pages.launch import names_of as names_of_pages
 from grain_datarax.pages.modality import ModalityOperator
 from grain_datarax.repeats import SeedWatch
-from grain_datarax.seeding import RECORD_DRAWS, RECORD_SEED, require_mapping
 
 Operators: TypeAlias = Chain | nnx.Module | Sequence[Chain | nnx.Module]
 
@@ -79,25 +79,25 @@ class Augmenter:
         self._donate = donate
         self._watch = SeedWatch(passes=watch_passes)
 
-    def __call__(self, batch: Mapping[str, Any], counted: int | None = None) -> dict[str, Any]:
+    def __call__(self, batch: Record, counted: int | None = None) -> Record:
         """The augmented batch; the rows from `counted` on are padding, augmented like the others but not counted."""
         written = workers.run(
             lambda: self.launcher(batch, self._checked_seeds(batch), donate=self._donate, counted=counted)
         )
         return self._with_fields(batch, written)
 
-    def pure(self, batch: Mapping[str, Any], *, counts: bool) -> tuple[dict[str, Any], RowCounts]:
+    def pure(self, batch: Record, *, counts: bool) -> tuple[Record, RowCounts]:
         """The augmented batch, and what is to be counted, if that is asked for; nothing is."""
         written, by_record = self.launcher.pure(batch, self._checked_seeds(batch), counts=counts)
         return self._with_fields(batch, written), by_record
 
-    def check(self, element: Mapping[str, Any]) -> None:
+    def check(self, element: Record) -> None:
         """Raises unless a batch or a record can be treated as far as is seen on the host.
 
         It looks once at the values of each field and dtype, and not at those of JAX arrays.
         """
         self.launcher.check_values(element)
-        seeds, drawn = element.get(RECORD_SEED), element.get(RECORD_DRAWS)
+        seeds, drawn = carried(element, RECORD_SEED), carried(element, RECORD_DRAWS)
         if self.launcher.seeded and isinstance(seeds, np.ndarray):
             self._watch.look(seeds)
         if drawn and (again := [mark for mark in self.launcher.draw_marks if mark in drawn]):
@@ -107,35 +107,36 @@ class Augmenter:
                 " each stage, or give the stages different seeds."
             )
 
-    def _checked_seeds(self, batch: Mapping[str, Any]) -> Any:
-        require_mapping(batch)
-        if self.launcher.seeded and RECORD_SEED not in batch:
+    def _checked_seeds(self, batch: Record) -> Any:
+        require_record(batch)
+        seeds = carried(batch, RECORD_SEED)
+        if self.launcher.seeded and seeds is None:
             raise KeyError(
                 f"`{RECORD_SEED}` must be in the batch: got the fields {field_names(batch)}. Add"
                 " grain_datarax.SeedRecords() before Batch; where it is there already, augment once, or pass"
                 " keep_seed=True to what comes first."
             )
         self.check(batch)
-        return batch.get(RECORD_SEED)
+        return seeds
 
-    def _with_fields(self, batch: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+    def _with_fields(self, batch: Record, written: Mapping[str, Any]) -> Record:
         """The batch with the fields that were written, and with its seeds or without."""
-        seeds, drawn = batch.get(RECORD_SEED), None
+        seeds, drawn = carried(batch, RECORD_SEED), None
         if self._keep_seed and seeds is not None:
             drawn = _true_for_each(seeds) if isinstance(seeds, jax.Array) else np.ones(len(seeds), bool)
         return self.with_draws(replace_fields(batch, written), drawn)
 
-    def with_draws(self, element: dict[str, Any], drawn: Any) -> dict[str, Any]:
+    def with_draws(self, element: Record, drawn: Any) -> Record:
         """Adds who has drawn from it to a seed that is kept, or else drops both.
 
         It is noted as names of fields, each with the value `drawn`, since values are not known under jit.
         """
         if not self._keep_seed:
-            return {name: field for name, field in element.items() if name not in (RECORD_SEED, RECORD_DRAWS)}
-        if not self.launcher.seeded or RECORD_SEED not in element:
+            return without(element, RECORD_SEED, RECORD_DRAWS)
+        if not self.launcher.seeded or carried(element, RECORD_SEED) is None:
             return element
-        marks = {**element.get(RECORD_DRAWS, {}), **dict.fromkeys(self.launcher.draw_marks, drawn)}
-        return {**element, RECORD_DRAWS: marks}
+        marks = {**(carried(element, RECORD_DRAWS) or {}), **dict.fromkeys(self.launcher.draw_marks, drawn)}
+        return carrying(element, RECORD_DRAWS, marks)
 
 
 @jax.jit  # by itself an operation transfers its constants implicitly, which jax_transfer_guard may disallow

@@ -47,7 +47,9 @@ class Chain:
       seed: From 0 to 2**64 - 1. Effects of equal names draw the same under equal seeds, here and in the operators of
         `nnx.Rngs(seed)`.
       image: The field to treat, or several that share the draws, such as a stereo pair; they have one height and width.
-        Those with other channels lose the same patches, and get noise of their own. Dots reach into nested mappings.
+        Those with other channels lose the same patches, and get noise of their own. Dots reach into what
+        is nested: `"inputs.image"`; an index names an item of a tuple or a list, `0` or `"views.0"`. A name that has
+        dots itself is found first.
       axes: The order of the image's axes: `"HW"`, `"HWC"` or `"CHW"`, or one of these behind `"T"` for frames.
       value_range: The least and the greatest value, as the image holds them: strengths are fractions of that range.
         None: the type's range for unsigned integers, (0, 1) for floats; signed integers have none of their own.
@@ -84,15 +86,15 @@ class Chain:
     effects: Sequence[Effect]
     _: dataclasses.KW_ONLY
     seed: int
-    image: str | Sequence[str] = "image"
+    image: str | int | Sequence[str | int] = "image"
     axes: str = "HWC"
     value_range: tuple[float, float] | None = None
     clip: bool = True
     channels: Sequence[int] | None = None
-    masks: Mapping[str, float | None] | Sequence[tuple[str, float | None]] = ()
-    boxes: Mapping[str, str] | Sequence[tuple[str, str]] = ()
-    keypoints: Mapping[str, str] | Sequence[tuple[str, str]] = ()
-    labels: str | Sequence[str] = ()
+    masks: Mapping[Any, float | None] | Sequence[tuple[str, float | None]] = ()
+    boxes: Mapping[Any, str] | Sequence[tuple[str, str]] = ()
+    keypoints: Mapping[Any, str] | Sequence[tuple[str, str]] = ()
+    labels: str | Sequence[Any] = ()
     partner: str = "partner"
     draws: str | None = None
     size: str | None = None
@@ -177,7 +179,8 @@ class Chain:
     @property
     def images(self) -> tuple[str, ...]:
         """The paths of the images."""
-        return (self.image,) if isinstance(self.image, str) else tuple(self.image)
+        image: Any = self.image  # an index is its name by now
+        return (image,) if isinstance(image, str) else tuple(image)
 
     @property
     def fills(self) -> dict[str, float | None]:

@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from grain_datarax.chain import Chain
+from grain_datarax.containers import Record
 from grain_datarax.counts import Counts
 from grain_datarax.fields import field_names, flatten, get_field, has_field, set_field
 from grain_datarax.guard import check_batch, check_seeds, check_values, require_array
@@ -43,12 +44,12 @@ class Launcher(abc.ABC):
         names = list(self.names) if len(self.names) <= 4 else [*self.names[:3], f"{len(self.names) - 3} more"]
         return f"[{', '.join(names)}]"
 
-    def paths_in(self, data: Fields) -> set[str]:
+    def paths_in(self, data: Record) -> set[str]:
         """The paths of the fields in a record or batch that it reads."""
-        return set(self.reads) & flatten(data).keys()
+        return {path for path in self.reads if has_field(data, path)}
 
     @abc.abstractmethod
-    def __call__(self, data: Fields, seeds: Any, *, donate: bool = False, counted: int | None = None) -> dict[str, Any]:
+    def __call__(self, data: Record, seeds: Any, *, donate: bool = False, counted: int | None = None) -> dict[str, Any]:
         """Launches one compiled function on a batch; does not wait for the device.
 
         Args:
@@ -63,18 +64,18 @@ class Launcher(abc.ABC):
         """
 
     @abc.abstractmethod
-    def pure(self, data: Fields, seeds: Any, *, counts: bool) -> tuple[dict[str, Any], RowCounts]:
+    def pure(self, data: Record, seeds: Any, *, counts: bool) -> tuple[dict[str, Any], RowCounts]:
         """As a call that counts nothing; returns what is to be counted, if that is asked for."""
 
     @abc.abstractmethod
-    def check_values(self, data: Fields) -> None:
+    def check_values(self, data: Record) -> None:
         """Raises unless the values of a host batch or record can be treated; looks once at each field and dtype."""
 
     @abc.abstractmethod
-    def output_spec(self, spec: Fields) -> dict[str, Any]:
+    def output_spec(self, spec: Record) -> Record:
         """The spec of the batch that comes out, from that of what goes in: any objects with shape and dtype."""
 
-    def record_spec(self, spec: Fields) -> dict[str, Any]:
+    def record_spec(self, spec: Record) -> Record:
         """As `output_spec`, of a record."""
         return self.output_spec(spec)
 
@@ -119,7 +120,7 @@ class CompiledChain(Launcher):
     def __repr__(self) -> str:
         return repr(self.chain)
 
-    def __call__(self, data: Fields, seeds: Any, *, donate: bool = False, counted: int | None = None) -> dict[str, Any]:
+    def __call__(self, data: Record, seeds: Any, *, donate: bool = False, counted: int | None = None) -> dict[str, Any]:
         written, tally = self._launch(data, seeds, donate)
         if not any(
             isinstance(field, Tracer) for field in jax.tree.leaves(written)
@@ -133,7 +134,7 @@ class CompiledChain(Launcher):
         other._counts = self._counts
         return other
 
-    def pure(self, data: Fields, seeds: Any, *, counts: bool) -> tuple[dict[str, Any], RowCounts]:
+    def pure(self, data: Record, seeds: Any, *, counts: bool) -> tuple[dict[str, Any], RowCounts]:
         written, tally = self._launch(data, seeds, donate=False)
         return written, self._by_name(tally if counts else None)
 
@@ -145,7 +146,7 @@ class CompiledChain(Launcher):
                 counts[self.names[index]][what] = rows
         return counts
 
-    def _launch(self, data: Fields, seeds: Any, donate: bool) -> tuple[dict[str, Any], Tally | None]:
+    def _launch(self, data: Record, seeds: Any, donate: bool) -> tuple[dict[str, Any], Tally | None]:
         fields = self.require_treatable(data)
         for mark in (*self.chain.seen.values(), *([self.chain.draws] if self.chain.draws else [])):
             if has_field(data, mark):
@@ -162,7 +163,7 @@ class CompiledChain(Launcher):
         result: tuple[dict[str, Any], Tally | None] = launch(self._augmentations[bool(donated)], needed, donated, seeds)
         return result
 
-    def require_treatable(self, data: Fields) -> dict[str, Any]:
+    def require_treatable(self, data: Record) -> dict[str, Any]:
         """The fields that it reads; raises if such batches can't be treated.
 
         It looks once at each combination of shapes and dtypes.
@@ -176,11 +177,11 @@ class CompiledChain(Launcher):
             self._checked.add(key)
         return fields
 
-    def check_values(self, data: Fields) -> None:
+    def check_values(self, data: Record) -> None:
         check_values(self.chain, data, self._values_seen)
 
-    def output_spec(self, spec: Fields) -> dict[str, Any]:
-        result = dict(spec)
+    def output_spec(self, spec: Record) -> Record:
+        result = spec
         for path in self.chain.images:
             given = get_field(spec, path)
             dtype = np.dtype(self.chain.output_type(given.dtype))
@@ -193,7 +194,7 @@ class CompiledChain(Launcher):
             result = set_field(result, self.chain.draws, self._spec_of_draws(spec))
         return result
 
-    def _spec_of_draws(self, spec: Fields) -> Any:
+    def _spec_of_draws(self, spec: Record) -> Any:
         first = get_field(spec, self.chain.images[0])
         is_record = len(first.shape) == len(self.chain.axes)
         given = {path: get_field(spec, path) for path in self._needs}
@@ -287,7 +288,7 @@ def compiled_count() -> int:
     return int(_launch._cache_size())  # type: ignore[attr-defined]
 
 
-def donatable(fields: Fields, data: Fields, fitting: frozenset[str], donate: bool) -> frozenset[str]:
+def donatable(fields: Fields, data: Record, fitting: frozenset[str], donate: bool) -> frozenset[str]:
     """The fields whose buffers may hold their results.
 
     Args:

@@ -24,8 +24,8 @@ class DeviceLoader:
     and puts the global arrays together: without copies, and without a word to other processes. A thread of Grain's
     does so ahead of the training step. Arrays of numbers become `jax.Array`s that are sharded over axis 0; those of 64
     bits take 32, as everywhere in JAX, but images that an operator treats must not have 64. Anything else stays on the
-    host, in step with its batch. On the CPU, arrays may share the memory of those of the source, as with
-    `jax.device_put`.
+    host, in step with its batch. A batch has the type of its records, which must be pytrees. On the CPU, arrays may
+    share the memory of those of the source, as with `jax.device_put`.
 
     Over several processes give each its own records: `shard_options=grain.sharding.ShardByJaxProcess()` in the
     `grain.DataLoader`, and a sampler without shards. Processes whose devices hold the same rows, because another axis
@@ -48,7 +48,8 @@ class DeviceLoader:
       buffer_size: How many batches are made ahead; one more is in the making. 0 starts no thread.
       keep_seed: Keep `record_seed` in the batch, for `grain_datarax.augment` in the training step.
       pad_last_batch: Fill up batches that are smaller than those before, or don't divide over the devices, with rows of
-        zeros, and mark the rows that are records in a boolean field `valid`. Fields on the host are not filled up.
+        zeros, and mark the rows that are records in a boolean field `valid`, for which tuples and lists have no place.
+        Fields on the host are not filled up.
       fingerprint: Keep the fingerprint in the state. Without it the state equals that of Grain's iterator, byte for
         byte, and a restored one is not compared; nor can a dataset's then go on with other processes or workers, and
         padding takes its size from the batches after it.

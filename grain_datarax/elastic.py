@@ -22,8 +22,8 @@ from typing import Any
 import grain
 import jax
 
-from grain_datarax.fields import record_count
 from grain_datarax.iterators import DeviceDatasetIterator, DeviceIterator
+from grain_datarax.leaves import record_count
 from grain_datarax.placement import has_rows
 from grain_datarax.states import STATE_KEY, require_state
 

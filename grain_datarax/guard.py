@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from grain_datarax.chain import Chain
+from grain_datarax.containers import RECORD_SEED, Record
 from grain_datarax.effects.effect import Occlusion
-from grain_datarax.fields import get_field, record_count
+from grain_datarax.fields import get_field
 from grain_datarax.images import (
     chosen,
     hwc_shape,
@@ -19,7 +20,7 @@ from grain_datarax.images import (
     require_image_type,
     warn_of_layout,
 )
-from grain_datarax.seeding import RECORD_SEED
+from grain_datarax.leaves import record_count
 
 
 def check_batch(chain: Chain, fields: Mapping[str, Any]) -> None:
@@ -160,7 +161,7 @@ def _check_coordinates(chain: Chain, path: str, field: Any, length: int, image_s
         )
 
 
-def check_values(chain: Chain, data: Mapping[str, Any], seen: set[tuple[str, Any]]) -> None:
+def check_values(chain: Chain, data: Record, seen: set[tuple[str, Any]]) -> None:
     """Raises `ValueError` if NumPy images hold values outside the range that results are clipped to.
 
     Args:

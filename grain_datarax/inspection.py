@@ -2,18 +2,18 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from grain_datarax.chain import Chain
+from grain_datarax.containers import RECORD_DRAWS, RECORD_SEED, Record, SameRecord, require_record, without
 from grain_datarax.guard import check_batch
 from grain_datarax.images import hwc_shape
 from grain_datarax.records import Augmentation
-from grain_datarax.seeding import RECORD_DRAWS, RECORD_SEED
 from grain_datarax.transforms import AugmentRecord
 
 # No field of anybody's.
@@ -72,7 +72,11 @@ def _drawn(augmentation: Augmentation, shape: tuple[int, ...], seeds: jax.Array)
     return augmentation.augment(fields, seeds)[0][_MARK]
 
 
-def replay(record: Mapping[str, Any], record_seed: Any, chain: Chain) -> dict[str, Any]:
+@overload
+def replay(record: tuple[Any, ...], record_seed: Any, chain: Chain) -> Record: ...
+@overload
+def replay(record: SameRecord, record_seed: Any, chain: Chain) -> SameRecord: ...
+def replay(record: Record, record_seed: Any, chain: Chain) -> Record:
     """One record, augmented once more: the pixels that it had in any batch, bit for bit.
 
     Args:
@@ -81,7 +85,7 @@ def replay(record: Mapping[str, Any], record_seed: Any, chain: Chain) -> dict[st
       chain: The chain.
 
     Returns:
-      A new dict of the same fields, in NumPy where they are written.
+      A new record of the same type and fields, in NumPy where they are written.
 
     Example:
       >>> import grain_datarax as gdx
@@ -96,7 +100,5 @@ def replay(record: Mapping[str, Any], record_seed: Any, chain: Chain) -> dict[st
             f"`record_seed` must be uint32 of shape (2,), that of one record: got {seed.dtype} of shape {seed.shape}."
             " Pass a row of the batch's."
         )
-    seeded = {name: field for name, field in record.items() if name not in (RECORD_SEED, RECORD_DRAWS)}
-    # The generator is not asked, as the record has its seed.
-    augmented = AugmentRecord(chain).random_map({**seeded, RECORD_SEED: seed}, np.random.default_rng(0))
-    return {name: field for name, field in augmented.items() if name not in (RECORD_SEED, RECORD_DRAWS)}
+    require_record(record)
+    return AugmentRecord(chain).augmented(without(record, RECORD_SEED, RECORD_DRAWS), seed)

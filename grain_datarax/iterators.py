@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import grain
 
+from grain_datarax.containers import Record, require_record
 from grain_datarax.fingerprint import differences
-from grain_datarax.seeding import require_mapping
 from grain_datarax.shutdown import ends_within, free_shared_memory
 from grain_datarax.sources import kind_of, may_have_workers, require_within
 from grain_datarax.stage import Stage
@@ -41,7 +41,7 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
         self._batches: int | None = 0  # handed out since the start; unknown after a state of Grain's own
         self._batch_size = 0  # of all processes together, the largest so far
 
-    def __next__(self) -> dict[str, Any]:
+    def __next__(self) -> Record:
         self._require_open()
         try:
             element = next(self._parent)
@@ -50,8 +50,7 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
                 free_shared_memory()
             raise
         if not isinstance(element, tuple):  # None, which Grain passes by our stage
-            require_mapping(element)
-        batch: dict[str, Any]
+            require_record(element)
         batch, count = element
         if self._batches is not None:
             self._batches += 1
@@ -157,7 +156,7 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
         self.close()
 
 
-class DeviceIterator(Iterator[dict[str, Any]]):
+class DeviceIterator(Iterator[Record]):
     """Augmented batches of a `DeviceLoader` over a `grain.DataLoader`. Its states are bytes, as those of the loader's.
 
     Not to be made by users: `iter(DeviceLoader(...))` does.
@@ -166,7 +165,7 @@ class DeviceIterator(Iterator[dict[str, Any]]):
     def __init__(self, batches: DeviceDatasetIterator) -> None:
         self.batches = batches
 
-    def __next__(self) -> dict[str, Any]:
+    def __next__(self) -> Record:
         return next(self.batches)
 
     def __repr__(self) -> str:

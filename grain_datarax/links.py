@@ -13,11 +13,13 @@ from flax import nnx
 from jax.core import Tracer
 
 from grain_datarax.adapters import AS_GRAPH, apply_batch, changes, draws, require_pure, root_key, version
-from grain_datarax.compiled import Fields, Launcher, RowCounts, launch
+from grain_datarax.compiled import Launcher, RowCounts, launch
+from grain_datarax.containers import RECORD_DRAWS, RECORD_SEED, Record
 from grain_datarax.counts import Counts
-from grain_datarax.fields import field_names, flatten, get_field, has_field, record_count, replace_fields
+from grain_datarax.fields import field_names, flatten, get_field, has_field, replace_fields
 from grain_datarax.fingerprint import by_link
 from grain_datarax.guard import check_seeds
+from grain_datarax.leaves import record_count
 from grain_datarax.pages.fingerprint import in_json
 from grain_datarax.pages.launch import off_mesh
 from grain_datarax.purity import kind_of
@@ -30,7 +32,6 @@ from grain_datarax.random.keys import (
     record_keys,
     stream_words,
 )
-from grain_datarax.seeding import RECORD_DRAWS, RECORD_SEED
 
 
 def names_of(operators: Sequence[Any]) -> tuple[str, ...]:
@@ -43,7 +44,8 @@ def names_of(operators: Sequence[Any]) -> tuple[str, ...]:
 class CompiledDatarax(Launcher):
     """An operator of datarax on batches.
 
-    It is given all fields of numbers, but for the records' seeds, as any of its parts may look at any of them.
+    It is given all fields of numbers, but for the records' seeds and the items of lists in them, as any of its parts
+    may look at any of them: in nested dicts, as datarax splits all paths at their dots.
 
     Args:
       operator: The operator.
@@ -82,21 +84,21 @@ class CompiledDatarax(Launcher):
             self._operator = cloudpickle.loads(self._operator.pickled)
         return self._operator
 
-    def paths_in(self, data: Fields) -> set[str]:
-        return {path for path, field in flatten(data).items() if _is_numbers(field) and not _is_seed(path)}
+    def paths_in(self, data: Record) -> set[str]:
+        return {path for path, field in flatten(data, lists=False).items() if _is_numbers(field) and not _is_seed(path)}
 
-    def __call__(self, data: Fields, seeds: Any, *, donate: bool = False, counted: int | None = None) -> dict[str, Any]:
+    def __call__(self, data: Record, seeds: Any, *, donate: bool = False, counted: int | None = None) -> dict[str, Any]:
         del donate  # a loop over records writes no buffer that it reads
         written, count = self._launch(data, seeds)
         if not any(isinstance(field, Tracer) for field in written.values()):  # inside jax.jit nothing happens yet
             self._counts.add(count if counted is None else counted, None)
         return written
 
-    def pure(self, data: Fields, seeds: Any, *, counts: bool) -> tuple[dict[str, Any], RowCounts]:
+    def pure(self, data: Record, seeds: Any, *, counts: bool) -> tuple[dict[str, Any], RowCounts]:
         del counts  # all records are treated
         return self._launch(data, seeds)[0], {name: {} for name in self.names}
 
-    def _launch(self, data: Fields, seeds: Any) -> tuple[dict[str, Any], int]:
+    def _launch(self, data: Record, seeds: Any) -> tuple[dict[str, Any], int]:
         fields = self._fields(data)
         count = record_count(fields)
         if self.seeded:
@@ -107,7 +109,7 @@ class CompiledDatarax(Launcher):
         by_record = seeds if self.seeded else None
         return dict(launch(program, fields, frozenset(), by_record, state, by_device=True)), count
 
-    def _fields(self, data: Fields) -> dict[str, Any]:
+    def _fields(self, data: Record) -> dict[str, Any]:
         """The fields that the operator is given: those of numbers that have rows."""
         fields = {path: get_field(data, path) for path in sorted(self.paths_in(data))}
         fields = {path: field for path, field in fields.items() if len(field.shape) > 0}
@@ -115,7 +117,7 @@ class CompiledDatarax(Launcher):
             raise ValueError(f"`element` must have a field of numbers: got the fields {field_names(data)}. Add one.")
         return fields
 
-    def check_values(self, data: Fields) -> None:
+    def check_values(self, data: Record) -> None:
         """Raises where an operator that clips to a range would clip all but the darkest of an integer image."""
         config: Any = self.operator.config
         path, clips = getattr(config, "field_key", ""), getattr(config, "clip_range", None)
@@ -129,7 +131,7 @@ class CompiledDatarax(Launcher):
                 f" {config.clip_range} in {self.names[0]}. Bring it to floats in that range before."
             )
 
-    def output_spec(self, spec: Fields) -> dict[str, Any]:
+    def output_spec(self, spec: Record) -> Record:
         given = self._fields(spec)
         count = next(iter(given.values())).shape[0]
         fields = {
@@ -146,7 +148,7 @@ class CompiledDatarax(Launcher):
         }
         return replace_fields(spec, specs)
 
-    def record_spec(self, spec: Fields) -> dict[str, Any]:
+    def record_spec(self, spec: Record) -> Record:
         given = {path: get_field(spec, path) for path in self.paths_in(spec)}
         batch = {path: type(field)(shape=(1, *field.shape), dtype=field.dtype) for path, field in given.items()}
         before = replace_fields(spec, batch)
@@ -255,16 +257,16 @@ class LaunchedInTurn(Launcher):
     def __repr__(self) -> str:
         return f"[{', '.join(map(repr, self._launchers))}]"
 
-    def paths_in(self, data: Fields) -> set[str]:
+    def paths_in(self, data: Record) -> set[str]:
         return {path for launcher in self._launchers for path in launcher.paths_in(data)}
 
-    def __call__(self, data: Fields, seeds: Any, *, donate: bool = False, counted: int | None = None) -> dict[str, Any]:
+    def __call__(self, data: Record, seeds: Any, *, donate: bool = False, counted: int | None = None) -> dict[str, Any]:
         result = data
         for launcher in self._launchers:
             result = replace_fields(result, launcher(result, seeds, donate=donate, counted=counted))
         return changes(data, result)
 
-    def pure(self, data: Fields, seeds: Any, *, counts: bool) -> tuple[dict[str, Any], RowCounts]:
+    def pure(self, data: Record, seeds: Any, *, counts: bool) -> tuple[dict[str, Any], RowCounts]:
         result, tallies = data, []
         for launcher in self._launchers:
             written, tally = launcher.pure(result, seeds, counts=counts)
@@ -275,15 +277,15 @@ class LaunchedInTurn(Launcher):
     def _named(self, by_launcher: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return dict(zip(self.names, [each for part in by_launcher for each in part.values()], strict=True))
 
-    def check_values(self, data: Fields) -> None:
+    def check_values(self, data: Record) -> None:
         """As `Launcher`; of the first one alone, since it may bring the others' fields to another scale."""
         self._launchers[0].check_values(data)
 
-    def output_spec(self, spec: Fields) -> dict[str, Any]:
-        return functools.reduce(lambda spec, launcher: launcher.output_spec(spec), self._launchers, dict(spec))
+    def output_spec(self, spec: Record) -> Record:
+        return functools.reduce(lambda spec, launcher: launcher.output_spec(spec), self._launchers, spec)
 
-    def record_spec(self, spec: Fields) -> dict[str, Any]:
-        return functools.reduce(lambda spec, launcher: launcher.record_spec(spec), self._launchers, dict(spec))
+    def record_spec(self, spec: Record) -> Record:
+        return functools.reduce(lambda spec, launcher: launcher.record_spec(spec), self._launchers, spec)
 
     def fingerprint(self) -> dict[str, Any]:
         parts = [part for launcher in self._launchers for part in by_link(launcher.fingerprint())]

@@ -2,7 +2,6 @@
 
 import collections
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import grain
@@ -11,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from grain_datarax.fields import record_count
+from grain_datarax.containers import Record
+from grain_datarax.fields import has_field, set_field
+from grain_datarax.leaves import record_count
 
 # The field that marks the rows that are records, beside padding.
 VALID = "valid"
@@ -66,11 +67,11 @@ class RowSharding:
         self.local_count = len(devices)
         self.group_count = count // len(devices)
 
-    def place(self, batch: Mapping[str, Any], pad_to: int | None = None) -> tuple[dict[str, Any], int]:
+    def place(self, batch: Record, pad_to: int | None = None) -> tuple[Record, int]:
         """A host batch on this process's devices; what has no rows of numbers stays on the host.
 
         Args:
-          batch: A nested mapping of arrays that share axis 0, and of anything else.
+          batch: A record of arrays that share axis 0, and of anything else, nested or not.
           pad_to: Fill up with rows of zeros, at least to this length, and mark the other rows in `valid`.
 
         Returns:
@@ -85,7 +86,7 @@ class RowSharding:
         arrays = {name: _narrowed(name, leaf) for name, (_, leaf) in zip(names, leaves, strict=True) if has_rows(leaf)}
         count = record_count(arrays)
         if pad_to is not None:
-            if VALID in batch:
+            if has_field(batch, VALID):
                 raise ValueError(f"`batch` must have no field `{VALID}` of its own: got one. Rename it.")
             length = -(-max(count, pad_to) // self.local_count) * self.local_count
             arrays = {name: _padded(array, length) for name, array in arrays.items()}
@@ -102,14 +103,11 @@ class RowSharding:
         placed = jax.device_put(arrays, self.local, may_alias=may_alias)
         fields = [placed.get(name, leaf) for name, (_, leaf) in zip(names, leaves, strict=True)]
         result = jax.tree.unflatten(treedef, fields)
-        return (result if pad_to is None else {**result, VALID: placed[VALID]}), count
+        return (result if pad_to is None else set_field(result, VALID, placed[VALID])), count
 
-    def assemble(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+    def assemble(self, batch: Record) -> Record:
         """The global arrays that this process's rows are part of, without copies."""
-        assembled: dict[str, Any] = jax.tree.map(
-            lambda leaf: self._assemble(leaf) if isinstance(leaf, jax.Array) else leaf, batch
-        )
-        return assembled
+        return jax.tree.map(lambda leaf: self._assemble(leaf) if isinstance(leaf, jax.Array) else leaf, batch)
 
     def _assemble(self, array: jax.Array) -> jax.Array:
         if array.sharding.device_set != self.local.device_set or array.ndim == 0:

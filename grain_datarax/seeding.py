@@ -3,17 +3,25 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import grain
 import numpy as np
 
-from grain_datarax.fields import get_field
-
-# The field in which a record carries its seed through Batch.
-RECORD_SEED = "record_seed"
-# Beside a seed that is kept: who has drawn from it already, each a field of its own, so that it is seen under jit too.
-RECORD_DRAWS = "record_draws"
+from grain_datarax.containers import (
+    MISSING,
+    Container,
+    Record,
+    SameRecord,
+    carried,
+    carrying,
+    record_container_of,
+    refusal_of,
+    require_record,
+)
+from grain_datarax.containers import RECORD_DRAWS as RECORD_DRAWS
+from grain_datarax.containers import RECORD_SEED as RECORD_SEED
+from grain_datarax.fields import field_names, get_field
 
 
 class SeedRecords(grain.transforms.RandomMap):
@@ -21,6 +29,11 @@ class SeedRecords(grain.transforms.RandomMap):
 
     Place it before `Batch`: Grain drops the generators there. Every augmentation of the record follows from its seed,
     and on that alone. Nothing else is drawn, copied or changed, and no JAX backend starts.
+
+    A mapping carries its seed as the field `record_seed`, a tuple or a list as its last item, a NamedTuple or a
+    dataclass as the attribute `record_seed`, which its class declares: `record_seed: Any = None`. The augmentation
+    takes it out again: `(image, label)` comes out as `(image, label)`. In a tuple or a list it is known by its type: a
+    last item that is uint32 of shape `(2,)`, or `(B, 2)` in a batch, is taken for a seed.
 
     Grain seeds a record by the sum of the sampler's seed and the record's position in the epochs. So datasets that are
     seeded alike and mixed afterwards share seeds, and so do samplers with neighbouring seeds, shifted by one: place it
@@ -43,6 +56,8 @@ class SeedRecords(grain.transforms.RandomMap):
       (3, dtype('uint32'), (2,))
       >>> SeedRecords(key="label", salt="validation")
       SeedRecords(key='label', salt='validation')
+      >>> [type(part).__name__ for part in grain.MapDataset.source([("a", 3)]).random_map(SeedRecords(), seed=7)[0]]
+      ['str', 'int', 'ndarray']
     """
 
     def __init__(self, *, key: str | Sequence[str] | None = None, salt: str = "") -> None:
@@ -59,42 +74,39 @@ class SeedRecords(grain.transforms.RandomMap):
         self._salt_words = _digest(b"", salt.encode()) if salt else np.zeros(2, np.uint32)
 
     # Grain's own returns nothing: it is abstract.
-    def random_map(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, element: Mapping[str, Any], rng: np.random.Generator
-    ) -> dict[str, Any]:
+    @overload
+    def random_map(self, element: tuple[Any, ...], rng: np.random.Generator) -> Record: ...
+    @overload
+    def random_map(self, element: SameRecord, rng: np.random.Generator) -> SameRecord: ...
+    def random_map(self, element: Record, rng: np.random.Generator) -> Record:
         """The record with its seed.
 
         Args:
-          element: A mapping from field names to anything.
+          element: A mapping from field names to anything, a tuple, a list, a NamedTuple or a dataclass.
           rng: The record's own generator; not looked at with a `key`.
 
         Returns:
-          A new dict of the same fields, the same objects, and `record_seed`.
+          A new record of the same type and fields, the same objects, and `record_seed`.
 
         Raises:
-          TypeError: If the record is no mapping, or its identity can't be read.
+          TypeError: If the record has no fields, or no place for its seed, or its identity can't be read.
           KeyError: If a field of its identity is missing.
           ValueError: If the record has a `record_seed` already, or there is no generator.
         """
-        require_mapping(element)
-        if RECORD_SEED in element:
-            raise ValueError(
-                f"`{RECORD_SEED}` must not be in the record before SeedRecords: got the fields"
-                f" {', '.join(map(str, element))}. Apply SeedRecords once, or rename that field."
-            )
+        place = _place_in(element)
         if self._key is None:
             # Which is a bijection, so that different draws stay different.
-            return {**element, RECORD_SEED: draw_seed(rng) ^ self._salt_words}
+            return place.put(element, RECORD_SEED, draw_seed(rng) ^ self._salt_words)
         parts = [_identity(get_field(element, path), path) for path in self._paths]
-        return {**element, RECORD_SEED: _digest(b"".join(parts), self._salt.encode())}
+        return place.put(element, RECORD_SEED, _digest(b"".join(parts), self._salt.encode()))
 
     def __repr__(self) -> str:
         given = {"key": self._key, "salt": self._salt}
         return f"SeedRecords({', '.join(f'{name}={value!r}' for name, value in given.items() if value)})"
 
-    def output_spec(self, input_spec: Mapping[str, Any]) -> dict[str, Any]:
+    def output_spec(self, input_spec: Record) -> Record:
         """The spec of a seeded record, for `grain.experimental.get_element_spec`."""
-        return {**input_spec, RECORD_SEED: grain.experimental.ShapeDtypeStruct(shape=(2,), dtype=np.uint32)}
+        return carrying(input_spec, RECORD_SEED, grain.experimental.ShapeDtypeStruct(shape=(2,), dtype=np.uint32))
 
 
 class SeedChildren(grain.experimental.FlatMapTransform):
@@ -126,23 +138,24 @@ class SeedChildren(grain.experimental.FlatMapTransform):
         self._flat_map = flat_map
         self.max_fan_out = flat_map.max_fan_out
 
-    def flat_map(self, element: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def flat_map(self, element: Record) -> list[Record]:
         """The children, each with its seed.
 
         Raises:
-          TypeError: If the record or a child is no mapping.
+          TypeError: If the record or a child has no fields, or no place for a seed.
           KeyError: If the record has no seed.
         """
-        require_mapping(element)
-        if RECORD_SEED not in element:
+        require_record(element)
+        seed = carried(element, RECORD_SEED)
+        if seed is None:
             raise KeyError(
-                f"`{RECORD_SEED}` must be in the record before SeedChildren: got the fields"
-                f" {', '.join(map(str, element))}. Place SeedRecords() in front of it."
+                f"`{RECORD_SEED}` must be in the record before SeedChildren: got the fields {field_names(element)}."
+                " Place SeedRecords() in front of it."
             )
         children = []
         for place, child in enumerate(self._flat_map.flat_map(element)):
-            require_mapping(child)
-            children.append({**child, RECORD_SEED: child_seed(element[RECORD_SEED], place)})
+            require_record(child)
+            children.append(carrying(child, RECORD_SEED, child_seed(seed, place)))
         return children
 
     def __repr__(self) -> str:
@@ -186,13 +199,24 @@ def draw_seed(rng: np.random.Generator) -> np.ndarray:
     return rng.bit_generator.random_raw(1).view(np.uint32)
 
 
-def require_mapping(element: Any) -> None:
-    """Raises `TypeError` unless a record or batch is a mapping from field names."""
-    if not isinstance(element, Mapping):
-        raise TypeError(
-            f"`element` must be a mapping from field names: got {type(element).__name__}. Return a dict from the"
-            ' transform before, such as {"image": image, "label": label}.'
+def _place_in(element: Record) -> Container:
+    """How a record is written into; raises unless it has fields, and a place for a seed that is free."""
+    container = record_container_of(element)
+    if container is None:
+        raise refusal_of(element)
+    if container.get(element, RECORD_SEED) is not MISSING:
+        raise ValueError(
+            f"`{RECORD_SEED}` must not be in the record before SeedRecords: got the fields"
+            f" {', '.join(name for name, _ in container.items(element))}. Apply SeedRecords once, or rename that field."
         )
+    if type(element) is dict and {*map(type, element)} <= {str}:  # as nearly always, and fast
+        return container
+    if isinstance(element, Mapping) and not all(isinstance(name, str) for name in element):
+        raise TypeError(
+            f"`element` must have names that are strings, to be sorted beside `{RECORD_SEED}`: got {list(element)}."
+            " Rename them before: .map(lambda record: {str(name): field for name, field in record.items()})."
+        )
+    return container
 
 
 def _digest(identity: bytes, salt: bytes) -> np.ndarray:

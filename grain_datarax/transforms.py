@@ -1,6 +1,5 @@
 """seeded records -> augmented records, host batch -> augmented batch: chains as Grain transforms."""
 
-from collections.abc import Mapping
 from typing import Any, Literal, overload
 
 import grain
@@ -10,20 +9,29 @@ import numpy as np
 from grain_datarax import workers
 from grain_datarax.augmenter import Augmenter, Operators
 from grain_datarax.compiled import CompiledChain
-from grain_datarax.fields import get_field, replace_fields, set_fields
+from grain_datarax.containers import RECORD_SEED, Record, SameRecord, carried, require_record
+from grain_datarax.fields import get_field, replace_fields, set_field, set_fields
 from grain_datarax.many_sizes import ManySizes, may_be_padded
-from grain_datarax.seeding import RECORD_SEED, draw_seed, require_mapping
+from grain_datarax.seeding import draw_seed
 
 
 @overload
 def augment(
-    operators: Operators, batch: Mapping[str, Any], *, keep_seed: bool = False, counts: Literal[False] = False
-) -> dict[str, Any]: ...
+    operators: Operators, batch: tuple[Any, ...], *, keep_seed: bool = False, counts: Literal[False] = False
+) -> Record: ...
 @overload
 def augment(
-    operators: Operators, batch: Mapping[str, Any], *, keep_seed: bool = False, counts: Literal[True]
-) -> tuple[dict[str, Any], dict[str, dict[str, jax.Array]]]: ...
-def augment(operators: Operators, batch: Mapping[str, Any], *, keep_seed: bool = False, counts: bool = False) -> Any:
+    operators: Operators, batch: tuple[Any, ...], *, keep_seed: bool = False, counts: Literal[True]
+) -> tuple[Record, dict[str, dict[str, jax.Array]]]: ...
+@overload
+def augment(
+    operators: Operators, batch: SameRecord, *, keep_seed: bool = False, counts: Literal[False] = False
+) -> SameRecord: ...
+@overload
+def augment(
+    operators: Operators, batch: SameRecord, *, keep_seed: bool = False, counts: Literal[True]
+) -> tuple[SameRecord, dict[str, dict[str, jax.Array]]]: ...
+def augment(operators: Operators, batch: Record, *, keep_seed: bool = False, counts: bool = False) -> Any:
     """Applies a chain to a batch inside a function of one's own, such as a training step: `AugmentBatch`, but pure.
 
     Records get the pixels that they get anywhere else. Nothing is kept: operators stay as they are. It works under
@@ -39,9 +47,9 @@ def augment(operators: Operators, batch: Mapping[str, Any], *, keep_seed: bool =
         which are clipped there all the same.
 
     Returns:
-      A new dict of the same fields without `record_seed`. With `counts` a pair: that, and for the name of each link
-      where it depends on the data, `applied`, whether it treated the record, and `outside`, how many of its values lay
-      outside the range, `int32 (B,)`.
+      A new batch of the same type and fields without `record_seed`. With `counts` a pair: that, and for the name of
+      each link where it depends on the data, `applied`, whether it treated the record, and `outside`, how many of its
+      values lay outside the range, `int32 (B,)`.
 
     Raises:
       As `AugmentBatch` and its `map`.
@@ -94,7 +102,7 @@ class AugmentBatch(_Transform, grain.transforms.Map):
     Args:
       operators: A `Chain` or an operator, of ours or of the package datarax; or a list of them, applied in that order.
       keep_seed: Keep `record_seed` in the batch; beside it `record_draws` names who has drawn from it, so that no other
-        stage draws the same.
+        stage draws the same: a field, the item of a tuple behind the seed, or an attribute that the class declares.
       donate: Overwrite the buffers of `jax.Array`s in the batch where that saves memory: they can't be used
         afterwards. NumPy arrays are never overwritten.
 
@@ -113,26 +121,32 @@ class AugmentBatch(_Transform, grain.transforms.Map):
     def __init__(self, operators: Operators, *, keep_seed: bool = False, donate: bool = False) -> None:
         self._augmenter = Augmenter(operators, keep_seed=keep_seed, donate=donate, watch_passes=True)
 
-    def map(self, element: Mapping[str, Any]) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    @overload
+    def map(self, element: tuple[Any, ...]) -> Record: ...
+    @overload
+    def map(self, element: SameRecord) -> SameRecord: ...
+    def map(self, element: Record) -> Record:
         """The augmented batch.
 
         Args:
-          element: A batch: images with the batch as axis 0, `record_seed` uint32 `(B, 2)`, and anything else.
+          element: A batch, in the type of its records: images with the batch as axis 0, `record_seed` uint32 `(B, 2)`,
+            and anything else.
 
         Returns:
-          A new dict of the same fields without `record_seed`.
+          A new batch of the same type and fields without `record_seed`.
 
         Raises:
-          TypeError: If the batch is no mapping, or an image's dtype can't be treated.
+          TypeError: If the batch has no fields, or an image's dtype can't be treated.
           KeyError: If the seeds or a field are missing.
           ValueError: If a shape, or in the first host batch of a dtype a value, can't be treated.
         """
         return self._augmenter(element)
 
-    def output_spec(self, input_spec: Mapping[str, Any]) -> dict[str, Any]:
+    def output_spec(self, input_spec: Record) -> Record:
         """The spec of an augmented batch, for `grain.experimental.get_element_spec`."""
         spec = self._augmenter.launcher.output_spec(input_spec)
-        shape = tuple(spec[RECORD_SEED].shape)[:1] if RECORD_SEED in spec else ()
+        seeds = carried(spec, RECORD_SEED)
+        shape = () if seeds is None else tuple(seeds.shape)[:1]
         drawn = grain.experimental.ShapeDtypeStruct(shape=shape, dtype=np.bool_)
         return self._augmenter.with_draws(spec, drawn)
 
@@ -143,7 +157,8 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
     Each record takes one run of the compiled function, for a batch of one; prefer batches where there are any. Images
     of many sizes are padded to few, and cut out again, which changes no pixel, instead of compiled for each. A
     record that carries a `record_seed` draws from that and keeps it, with `record_draws` beside it; another one draws
-    from its own generator. What is written comes out as NumPy.
+    from its own generator. What is written comes out as NumPy. An array is a record, too, of the one field that the
+    operators read.
 
     Args:
       operators: A `Chain` or an operator, of ours or of the package datarax; or a list of them, applied in that order.
@@ -167,9 +182,11 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
             ManySizes(launcher) if isinstance(launcher, CompiledChain) and may_be_padded(launcher) else launcher
         )
 
-    def random_map(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, element: Mapping[str, Any], rng: np.random.Generator
-    ) -> dict[str, Any]:
+    @overload
+    def random_map(self, element: tuple[Any, ...], rng: np.random.Generator) -> Record: ...
+    @overload
+    def random_map(self, element: SameRecord, rng: np.random.Generator) -> SameRecord: ...
+    def random_map(self, element: Record, rng: np.random.Generator) -> Record:
         """The augmented record.
 
         Args:
@@ -177,27 +194,42 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
           rng: The record's own generator.
 
         Returns:
-          A new dict of the same fields.
+          A new record of the same type and fields; an array if it was one.
 
         Raises:
           As `AugmentBatch.map`; ValueError also if there is no generator.
         """
-        require_mapping(element)
-        written = workers.run(lambda: self._launch(element, rng))
-        # Copied: a view of JAX's memory is read-only, and records are for other transforms to work on.
-        augmented = replace_fields(element, jax.tree.map(lambda field: np.array(field[0]), jax.device_get(written)))
-        return self._augmenter.with_draws(augmented, np.array(True))
+        if isinstance(element, np.ndarray | jax.Array):
+            path = self._only_field()
+            return get_field(self.random_map(set_field({}, path, element), rng), path)
+        require_record(element)
+        seed = carried(element, RECORD_SEED)
+        return self.augmented(element, draw_seed(rng) if seed is None and self._augmenter.launcher.seeded else seed)
 
-    def _launch(self, element: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        launcher, seeds = self._augmenter.launcher, None
-        if launcher.seeded:
-            seeds = np.asarray(element[RECORD_SEED] if RECORD_SEED in element else draw_seed(rng))[None]
+    def augmented(self, element: Record, seed: Any) -> Record:
+        """The augmented record, from this seed, `uint32 (2,)`, which may be None if nothing draws."""
+        written = workers.run(lambda: self._launch(element, seed))
+        # Copied: a view of JAX's memory is read-only, and records are for other transforms to work on.
+        result = replace_fields(element, jax.tree.map(lambda field: np.array(field[0]), jax.device_get(written)))
+        return self._augmenter.with_draws(result, np.array(True))
+
+    def _launch(self, element: Record, seed: Any) -> dict[str, Any]:
+        launcher = self._augmenter.launcher
         self._augmenter.check(element)
         paths = launcher.paths_in(element)
         batch = set_fields(element, {path: _batch_of_one(get_field(element, path)) for path in paths})
-        return self._treat(batch, seeds)
+        return self._treat(batch, np.asarray(seed)[None] if launcher.seeded else None)
 
-    def output_spec(self, input_spec: Mapping[str, Any]) -> dict[str, Any]:
+    def _only_field(self) -> str:
+        reads = self._augmenter.launcher.reads
+        if len(reads) != 1:
+            raise TypeError(
+                f"`element` must have fields for operators that read {list(reads)}: got an array. Name them in the"
+                ' transform before: .map(lambda image: {"image": image}).'
+            )
+        return reads[0]
+
+    def output_spec(self, input_spec: Record) -> Record:
         """The spec of an augmented record, for `grain.experimental.get_element_spec`."""
         drawn = grain.experimental.ShapeDtypeStruct(shape=(), dtype=np.bool_)
         return self._augmenter.with_draws(self._augmenter.launcher.record_spec(input_spec), drawn)

@@ -138,7 +138,7 @@ def broken(change):
         (["effects", 2, "p"], None, "`p` must be a number: got None"),
         (["masks"], [["mask", 1]], "`masks` must be a mapping"),
         (["boxes", "box"], "xyzw", "`boxes` must be of a format of .*: got 'xyzw'"),
-        (["labels"], 3, "`labels` must be a field or several: got 3"),
+        (["labels"], 3.5, "`labels` must be a field or several: got 3.5"),
         (["axes"], "HCW", "`axes` must be one of .*: got 'HCW'"),
         (["version"], 1.5, "`version` must be 1: got 1.5"),
     ],

@@ -236,6 +236,25 @@ def test_records_hold_numbers_and_keep_what_no_operator_changes():
         gdx.AugmentBatch(noise()).map({"image": np.zeros((2, 4, 4, 3), np.float32)})
 
 
+def test_names_with_dots_indices_and_attributes_lead_to_fields_of_any_record():
+    def operator(path):
+        config = image.NoiseOperatorConfig(field_key=path, noise_std=0.1, **DRAWS)
+        return image.NoiseOperator(config, rngs=nnx.Rngs(0))
+
+    pixels, seed = np.zeros((4, 4, 4, 3), np.float32), seeds(4)
+    expected = gdx.AugmentBatch(operator("image")).map({"image": pixels, "record_seed": seed})["image"]
+    flat = {"observation.image": pixels, "observation.image.mask": pixels[..., 0], "record_seed": seed}
+    augmented = gdx.AugmentBatch(operator("observation.image")).map(flat)
+    assert list(augmented) == ["observation.image", "observation.image.mask"]
+    assert augmented["observation.image.mask"] is flat["observation.image.mask"]
+    np.testing.assert_array_equal(augmented["observation.image"], expected)
+    pair = gdx.AugmentBatch(operator("0")).map((pixels, np.arange(4), seed))
+    assert isinstance(pair, tuple)
+    np.testing.assert_array_equal(pair[0], expected)
+    record = gdx.AugmentRecord(operator("0")).random_map((pixels[0], 3, seed[0]), np.random.default_rng(0))
+    np.testing.assert_array_equal(record[0], expected[0])
+
+
 @pytest.mark.parametrize(
     "name", ["parallel, in a dict", "parallel, stacked", "weighted parallel, by the record", "crepe"]
 )

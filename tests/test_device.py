@@ -81,7 +81,7 @@ WRONG = {
     "nothing": (
         lambda: next(iter(gdx.DeviceLoader(loader([*SEEDED, Map(lambda _: None)])))),
         TypeError,
-        "`element` must be a mapping from field names: got NoneType",
+        "`element` must be a mapping from field names, a tuple, .*: got NoneType",
     ),
     "lengths": (
         lambda: next(iter(gdx.DeviceLoader(dataset().batch(8).map(lambda batch: {**batch, "x": np.ones(3)})))),

@@ -1,7 +1,7 @@
 """Every public entry as users write it: mypy and pyright check it beside the package, and test_types.py runs it."""
 
 import dataclasses
-from typing import Any, assert_type
+from typing import Any, NamedTuple, assert_type
 
 import grain
 import jax
@@ -20,6 +20,12 @@ class Fade(gdx.Effect):
 
     def image(self, image: jax.Array, drawn: jax.Array) -> jax.Array:
         return image * (1 - drawn)
+
+
+class Pair(NamedTuple):
+    image: Any
+    m: Any
+    record_seed: Any = None
 
 
 class Source:
@@ -50,6 +56,16 @@ def use_values(image: jax.Array) -> None:
     assert_type(gdx.salt_pepper_noise(jax.random.key(0), image, salt_prob=0.1, pepper_prob=0.1), jax.Array)
 
 
+def use_records(data: dict[str, Any]) -> None:
+    image, mask = gdx.augment(gdx.Chain(effects, seed=0, image=0), (data["image"], data["m"], data["record_seed"]))
+    pair = gdx.augment(chain, Pair(data["image"], data["m"], data["record_seed"]))
+    assert (pair.image.shape, pair.m.shape) == (image.shape, mask.shape)
+    rng = np.random.default_rng(0)
+    assert_type(gdx.SeedRecords().random_map(Source()[0], rng), dict[str, Any])
+    assert_type(gdx.AugmentRecord(chain).random_map(Source()[0], rng), dict[str, Any])
+    assert_type(gdx.replay(Source()[0], np.array([1, 2], np.uint32), chain), dict[str, Any])
+
+
 def use_operators(data: dict[str, Any]) -> None:
     noise = gdx.NoiseOperator(gdx.NoiseOperatorConfig(field_key="image", mode="poisson"), rngs=nnx.Rngs(0))
     patches = gdx.PatchDropoutOperator(gdx.PatchDropoutOperatorConfig(field_key="image", num_patches=1), name="patches")
@@ -69,7 +85,7 @@ def main() -> None:
     with gdx.DeviceLoader(loader, chain, buffer_size=1) as batches:
         iterator = iter(batches)
         state = iterator.get_state()
-        batch = assert_type(next(iterator), dict[str, Any])
+        batch = assert_type(next(iterator), Any)  # in the type of the records
         iterator.set_state(state)
         assert (next(iterator)["image"] == batch["image"]).all()
         assert_type(batches.counts(), dict[str, dict[str, int]])
@@ -79,6 +95,7 @@ def main() -> None:
         for batch in placed:
             step(batch)
             use_operators(batch)
+            use_records(batch)
             use_values(batch["image"])
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grain_datarax.fields import record_count
+from grain_datarax.leaves import record_count
 
 
 @jax.tree_util.register_dataclass

@@ -13,8 +13,10 @@ from jax.core import Tracer
 from jax.sharding import NamedSharding
 
 from grain_datarax.compiled import Launcher, RowCounts, donatable, launch
-from grain_datarax.fields import flatten, get_field, record_count, set_fields
+from grain_datarax.containers import Record
+from grain_datarax.fields import flatten, get_field, has_field, literal_names, nested, set_fields
 from grain_datarax.guard import check_seeds
+from grain_datarax.leaves import record_count
 from grain_datarax.pages.fingerprint import describe
 from grain_datarax.pages.module import FixedPattern
 from grain_datarax.random.keys import (
@@ -106,32 +108,31 @@ class CompiledOperators(Launcher):
             self._operators = _unpack(self._operators)
         return self._operators
 
-    def __call__(
-        self, data: Mapping[str, Any], seeds: Any, *, donate: bool = False, counted: int | None = None
-    ) -> dict[str, Any]:
+    def __call__(self, data: Record, seeds: Any, *, donate: bool = False, counted: int | None = None) -> dict[str, Any]:
         return augment_batch(self.operators, self.names, data, seeds, donate=donate, counted=counted)[0]
 
-    def pure(self, data: Mapping[str, Any], seeds: Any, *, counts: bool) -> tuple[dict[str, Any], RowCounts]:
+    def pure(self, data: Record, seeds: Any, *, counts: bool) -> tuple[dict[str, Any], RowCounts]:
         copies = nnx.clone(self.operators)  # which count, and keep statistics, for nobody
         tally: RowCounts = {name: {} for name in self.names}
         written, _ = augment_batch(copies, self.names, data, seeds, tally=tally if counts else None)
         return written, tally
 
-    def check_values(self, data: Mapping[str, Any]) -> None:
+    def check_values(self, data: Record) -> None:
         """As `Launcher`; looks at no field that an earlier operator may bring to another scale."""
-        on_host = set(flatten(data))
+        written: set[str] = set()
         for index, operator in enumerate(self.operators):
-            if operator.config.field_key in on_host:
+            path = operator.config.field_key
+            if path not in written and has_field(data, path):
                 seen = {(path, dtype) for which, path, dtype in self._values_seen if which == index}
                 operator.check_values(data, seen)
                 self._values_seen |= {(index, path, dtype) for path, dtype in seen}
             if not operator.keeps_scale or operator.config.target_key is not None:
-                on_host -= set(operator.writes)
+                written |= set(operator.writes)
 
-    def output_spec(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+    def output_spec(self, spec: Record) -> Record:
         for operator in self.operators:
             spec = operator.output_spec(spec)
-        return dict(spec)
+        return spec
 
     def fingerprint(self) -> dict[str, Any]:
         parts = [describe(operator, name) for operator, name in zip(self.operators, self.names, strict=True)]
@@ -157,6 +158,7 @@ class _Program:
 
     graphdef: Any
     names: tuple[str, ...]
+    literal_names: tuple[tuple[str, tuple[str, ...]], ...]
 
     def augment(
         self,
@@ -178,7 +180,7 @@ class _Program:
           root: The root key of all operators; None takes each one's own.
         """
         operators = nnx.merge(self.graphdef, *module_state)
-        (seeds, state), data = by_record, set_fields({}, fields)
+        (seeds, state), data = by_record, nested(fields, dict(self.literal_names))
         treated, outside = {}, {}
         for index, (operator, name) in enumerate(zip(operators, self.names, strict=True)):
             its_stats = operator.get_statistics() if index > 0 or stats is None else stats
@@ -229,7 +231,7 @@ def require_parts(result: Any) -> tuple[Any, Any, Any]:
 def augment_batch(
     operators: tuple[Operator, ...],
     names: Sequence[str],
-    data: Mapping[str, Any],
+    data: Record,
     seeds: Any,
     *,
     state: Any = None,
@@ -267,7 +269,7 @@ def augment_batch(
             data = set_fields(data, written)
             later, state = augment_batch(operators[rest], names[rest], data, seeds, state=state, **settings)
             return {**written, **later}, state
-    treats, patterns, spec = [], {}, dict(data)
+    treats, patterns, spec = [], {}, data
     for index, (operator, name) in enumerate(zip(operators, names, strict=True)):
         treats.append(operator.check(spec, batched=True))
         if treats[-1]:
@@ -287,7 +289,7 @@ def augment_batch(
         stats = operators[0].compute_statistics(data)
     graphdef, module_state = _split(operators)
     written, state, treated, outside = launch(
-        _Program(graphdef, tuple(names)),
+        _Program(graphdef, tuple(names), literal_names(data, fields)),
         fields,
         donated,
         (seeds, state),
@@ -307,13 +309,13 @@ def augment_batch(
 
 
 def _touched(
-    operators: Sequence[Operator], data: Mapping[str, Any], spec: Mapping[str, Any], donate: bool
+    operators: Sequence[Operator], data: Record, spec: Record, donate: bool
 ) -> tuple[dict[str, Any], frozenset[str]]:
     """The fields that the operators read, by path, and those among them whose buffers may hold the result."""
-    before, after = flatten(data), flatten(spec)
-    reads = sorted({path for operator in operators for path in operator.reads if path in before})
+    reads = sorted({path for operator in operators for path in operator.reads if has_field(data, path)})
     writes = {path for operator in operators for path in operator.writes}
-    fields = {path: before[path] for path in reads}
+    fields = {path: get_field(data, path) for path in reads}
+    after = {path: get_field(spec, path) for path in reads}
     fitting = frozenset(
         path
         for path, field in fields.items()

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import errors
 
+from grain_datarax.containers import RECORD_SEED, Record, carried, container_of
 from grain_datarax.effects.settings import Flag, Name, Optional, is_number, plain
 from grain_datarax.fields import field_names, flatten, get_field, pick_fields, set_field, set_fields
 from grain_datarax.guard import require_array, require_within
@@ -33,7 +34,6 @@ from grain_datarax.pages.units import level_bounds
 from grain_datarax.purity import kind_of, same_each_time
 from grain_datarax.random.bits import STREAM
 from grain_datarax.random.keys import as_stream_key, operator_key
-from grain_datarax.seeding import RECORD_SEED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,8 @@ class ModalityOperatorConfig(DataraxModuleConfig):
 
     Attributes:
       batch_strategy: `"vmap"`, or `"scan"`: one record at a time, the same pixels, the memory of one record.
-      field_key: The field to treat. Dots reach into nested mappings: `"inputs.image"`.
+      field_key: The field to treat. Dots reach into what is nested: `"inputs.image"`, `"views.0"`; a name that has dots
+        itself is found first.
       target_key: Where the result goes; None replaces the field. Otherwise the field stays as it was.
       auxiliary_fields: Fields that belong to the image, such as a mask or a depth map. They must share its height and
         width.
@@ -295,7 +296,7 @@ class ModalityOperator(DataraxModule):
           As `apply`.
         """
         config = self.config
-        if not isinstance(data, Mapping):
+        if container_of(data) is None:
             raise TypeError(
                 f"`data` must be a mapping from field names: got {type(data).__name__}. Pass a dict such as"
                 f' {{"{config.field_key}": image}}.'
@@ -470,7 +471,7 @@ class ModalityOperator(DataraxModule):
     def _apply_batch(self, data: Mapping[str, Any], state: Any, stats: Any) -> tuple[dict[str, Any], Any]:
         self.check(data, batched=True)
         self.check_values(data)
-        seeds = data.get(RECORD_SEED)
+        seeds = carried(data, RECORD_SEED)
         root = self.fresh_key() if self.stochastic and seeds is None else None
         return augment_batch((self,), [self.namespace], data, seeds, state=state, stats=stats, root=root)
 
@@ -506,11 +507,12 @@ def _remedy(shapes: Mapping[str, tuple[int, ...]], batched: bool) -> str:
     return next((hint for each in shapes.values() if (hint := layout_hint(each))), "")
 
 
-def _require_batch_axis(path: str, data: Mapping[str, Any], batched: bool) -> None:
+def _require_batch_axis(path: str, data: Record, batched: bool) -> None:
     """Raises `ValueError` where a batch is one record: its seed tells. AugmentRecord has a batch of one beside it."""
-    if not batched or RECORD_SEED not in data:
+    seed = carried(data, RECORD_SEED)
+    if not batched or seed is None:
         return
-    shape, seeds = np.shape(get_field(data, path)), np.shape(data[RECORD_SEED])
+    shape, seeds = np.shape(get_field(data, path)), np.shape(seed)
     if seeds == (2,) and len(shape) in (2, 3) and shape[0] != 1:
         raise ValueError(
             f'`{RECORD_SEED}` must be a seed for each record: got shape {seeds} beside {shape} for field "{path}"'
