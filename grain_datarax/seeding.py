@@ -61,7 +61,7 @@ class SeedRecords(grain.transforms.RandomMap):
     """
 
     def __init__(self, *, key: str | Sequence[str] | None = None, salt: str = "") -> None:
-        paths = (key,) if isinstance(key, str) else () if key is None else tuple(key)
+        paths: tuple[Any, ...] = tuple(key) if isinstance(key, list | tuple) else () if key is None else (key,)
         if not all(isinstance(path, str) for path in paths):
             raise TypeError(f"`key` must be the name of a field, or a sequence of names: got {key!r}. Pass strings.")
         if key is not None and not all((paths, *paths)):
