@@ -12,6 +12,7 @@ from grain_datarax.fingerprint import NOTHING
 from grain_datarax.iterators import DeviceDatasetIterator, DeviceIterator
 from grain_datarax.placement import RowSharding
 from grain_datarax.prefetch import prefetched
+from grain_datarax.shardings import Spread
 from grain_datarax.shutdown import close_at_exit
 from grain_datarax.sources import host_batches, is_above_an_elastic_iterator, kind_of, may_have_workers
 from grain_datarax.stage import Stage
@@ -43,8 +44,10 @@ class DeviceLoader:
         `if __name__ == "__main__":` that has parsed absl's flags: `absl.flags.FLAGS.mark_as_parsed()` does.
       operators: A `Chain` or an operator, of ours or of the package datarax; or a list of them, applied in that order;
         none: batches are placed only.
-      sharding: How rows are spread: a `NamedSharding` whose spec names axes of the mesh for axis 0 alone. None spreads
-        them over all devices of all processes.
+      sharding: How rows are spread: a `NamedSharding` whose spec names axes of the mesh for axis 0 alone, such as
+        `P("data")`, `P(("data", "fsdp"))` or `P("data", None, None, None)`, whatever axes a field has; that spec
+        itself where `jax.set_mesh` has set the mesh; or a `SingleDeviceSharding`. None spreads them over all devices of
+        all processes. With `P()` every device holds all rows, and all processes must be given the same records.
       buffer_size: How many batches are made ahead; one more is in the making. 0 starts no thread.
       keep_seed: Keep `record_seed` in the batch, for `grain_datarax.augment` in the training step.
       pad_last_batch: Fill up batches that are smaller than those before, or don't divide over the devices, with rows of
@@ -74,7 +77,7 @@ class DeviceLoader:
         source: grain.DataLoader | grain.IterDataset[Any] | grain.MapDataset[Any],
         operators: Operators = (),
         *,
-        sharding: NamedSharding | None = None,
+        sharding: Spread | None = None,
         buffer_size: int = 2,
         keep_seed: bool = False,
         pad_last_batch: bool = False,

@@ -78,7 +78,7 @@ def one_process():
 def test_several_processes_get_the_pixels_of_one(processes, tmp_path, one_process):
     launch(processes, tmp_path, "pixels")
     names = {path.stem.rpartition(", ")[0] for path in tmp_path.iterdir()}
-    assert len(names) == 9
+    assert len(names) == 11
     for name in names:
         assert len(list(tmp_path.glob(f"{name}, ?.npz"))) == processes
         assert_same(load(tmp_path, name), one_process, steps=2 if name == "2 workers" else 1)
@@ -86,8 +86,20 @@ def test_several_processes_get_the_pixels_of_one(processes, tmp_path, one_proces
 
 def test_processes_that_hold_the_same_rows_put_the_same_arrays_together(tmp_path, one_process):
     launch(2, tmp_path, "same_rows")
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 4
     assert_same(load(tmp_path, "same rows"), one_process)
+    assert_same(load(tmp_path, "replicated"), one_process)
+
+
+def test_a_mesh_that_deals_rows_out_unequally_is_refused_by_every_process(tmp_path):
+    launch(2, tmp_path, "refused_meshes")
+    for process in range(2):
+        others, unequal, all_devices = (tmp_path / f"{process}.txt").read_text().split("\n")
+        if process:
+            assert "`sharding` must have devices of this process, number 1: got those of [0]. Use a mesh over" in others
+        assert "must give every process as many rows" in unequal
+        assert "got rows {0: [0, 1], 1: [2]}" in unequal
+        assert all_devices == f"took {RECORDS // 2} records"
 
 
 def test_training_steps_with_collectives_see_the_right_batches(tmp_path):
