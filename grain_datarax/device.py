@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import grain
 from jax.sharding import NamedSharding
@@ -17,9 +17,18 @@ from grain_datarax.shutdown import close_at_exit
 from grain_datarax.sources import host_batches, is_above_an_elastic_iterator, kind_of, may_have_workers
 from grain_datarax.stage import Stage
 
+# What iterators have, and Orbax asks for.
+_OF_ITERATORS = ("get_state", "set_state", "start_prefetch", "save", "load")
+_NOT_ITSELF = (
+    "`{}` must be asked of an iterator: got a DeviceLoader. Call `batches = iter(loader)` first, keep it, and ask that."
+)
 
-class DeviceLoader:
+
+class DeviceLoader(grain.IterDataset[Any]):
     """Augmented batches on the devices, from a Grain loader or dataset of seeded host batches.
+
+    It is a `grain.IterDataset`: `map`, `grain.IterDataset.mix` and the rest of Grain go on top of it, and resume there
+    as anywhere. Each `iter(loader)` is an iterator of its own, from the start.
 
     Every process places its rows on its own devices, augments them there by one compiled function, its input donated,
     and puts the global arrays together: without copies, and without a word to other processes. A thread of Grain's
@@ -93,6 +102,7 @@ class DeviceLoader:
             raise TypeError(f"`buffer_size` must be an int: got {buffer_size!r}. Pass a number of batches.")
         if not buffer_size >= 0:
             raise ValueError(f"`buffer_size` must not be negative: got {buffer_size}. Pass 0 to make nothing ahead.")
+        super().__init__(() if isinstance(source, grain.DataLoader) else source)
         self._source = source
         nothing = isinstance(operators, Sequence) and not operators
         self._augment = None if nothing else Augmenter(operators, keep_seed=keep_seed, donate=True)
@@ -115,22 +125,72 @@ class DeviceLoader:
         self._fingerprint = fingerprint
         self._strict = strict
         self._open: weakref.WeakSet[DeviceDatasetIterator] = weakref.WeakSet()
+        # Grain's datasets call `parent.__iter__()`, which finds this, and need states that are dicts; `iter(loader)`
+        # looks at the class alone. Without `has_child` Grain would put a dataset of its own in between.
+        object.__setattr__(self, "__iter__", self._batches)
+        self.has_child = True
 
     @property
     def sharding(self) -> NamedSharding:
         """That of the batches. Put a model that was restored on `sharding.mesh` too: JAX mixes no other devices."""
         return self._rows.sharding
 
-    def __iter__(self) -> "DeviceIterator | DeviceDatasetIterator":
+    def __iter__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+    ) -> "DeviceIterator | DeviceDatasetIterator":
         """A new iterator: a `grain.DatasetIterator` over a dataset; over a `DataLoader` one whose states are bytes."""
-        stage = Stage(self._rows, self._augment, self._keep_seed, self._pad_last_batch)
+        batches = self._batches()
+        return DeviceIterator(batches) if isinstance(self._source, grain.DataLoader) else batches
+
+    def _batches(self) -> DeviceDatasetIterator:
+        stage = self._stage()
         dataset = prefetched(host_batches(self._source, self._buffer_size).map(stage), self._buffer_size)
         whole = NOTHING if self._augment is None else self._augment.launcher.fingerprint()
         entry = whole if self._fingerprint else None
         batches = DeviceDatasetIterator(iter(dataset), stage, entry, self._strict, self._source)
         self._open.add(batches)
         close_at_exit(batches, may_have_workers(self._source))
-        return DeviceIterator(batches) if isinstance(self._source, grain.DataLoader) else batches
+        return batches
+
+    def _stage(self) -> Stage:
+        return Stage(self._rows, self._augment, self._keep_seed, self._pad_last_batch)
+
+    def __len__(self) -> int:
+        """How many batches there are in all, over a `MapDataset`; a TypeError over others, which Grain can't count."""
+        if not isinstance(self._source, grain.MapDataset):
+            raise TypeError(
+                f"`len(loader)` must be that of a MapDataset: got a loader over {kind_of(self._source)}, whose batches"
+                " Grain does not count. Count them as they come, or pass a MapDataset that is batched by `batch`."
+            )
+        return len(self._source)
+
+    def __bool__(self) -> bool:  # not by its length, which may be unknown
+        return True
+
+    def __next__(self) -> NoReturn:
+        raise TypeError(_NOT_ITSELF.format("next(loader)"))
+
+    if not TYPE_CHECKING:  # which would take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _OF_ITERATORS:
+                raise AttributeError(_NOT_ITSELF.format(f"loader.{name}"))
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def _element_spec(self) -> Any:  # asked for by grain.experimental.get_element_spec
+        if isinstance(self._source, grain.DataLoader):
+            raise NotImplementedError(
+                "`source` must be a dataset for an element spec: got a DataLoader, of which Grain knows none. Take the"
+                " shapes of a batch: jax.eval_shape(lambda batch: batch, next(iter(loader)))."
+            )
+        return self._stage().output_spec(grain.experimental.get_element_spec(self._source))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "`DeviceLoader` must stay in the process that has the devices: got pickled. Call `mp_prefetch` on the"
+            " dataset below it, which the loader takes as its `source`."
+        )
 
     def __repr__(self) -> str:
         operators = "[]" if self._augment is None else self._augment.launcher.described()

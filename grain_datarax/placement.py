@@ -85,6 +85,17 @@ class RowSharding:
         )
         return assembled
 
+    def spec_of(self, spec: Any) -> Any:
+        """The spec of the global arrays, from that of a host batch; axis 0 is None where batches differ in length."""
+
+        def of_leaf(leaf: Any) -> Any:
+            if not (leaf.shape and _are_numbers(np.dtype(leaf.dtype))):
+                return leaf
+            rows = None if leaf.shape[0] is None else leaf.shape[0] * self.group_count
+            return type(leaf)(shape=(rows, *leaf.shape[1:]), dtype=jax.dtypes.canonicalize_dtype(leaf.dtype))
+
+        return jax.tree.map(of_leaf, spec)
+
     def _assemble(self, array: jax.Array) -> jax.Array:
         if array.sharding.device_set != self.local.device_set or array.ndim == 0:
             return array
@@ -99,7 +110,11 @@ def has_rows(leaf: Any) -> bool:
     """Whether a leaf of a host batch goes on the devices: an array of numbers or bools with a batch axis."""
     if not isinstance(leaf, np.ndarray | jax.Array) or leaf.ndim == 0:
         return False
-    return jnp.issubdtype(leaf.dtype, np.number) or leaf.dtype == np.bool_
+    return _are_numbers(leaf.dtype)
+
+
+def _are_numbers(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, np.number) or dtype == np.bool_
 
 
 def _out_of_shared_memory(leaf: Any) -> Any:

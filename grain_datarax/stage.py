@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+import grain
 import jax
+import numpy as np
 
 from grain_datarax.augmenter import Augmenter
 from grain_datarax.placement import VALID, RowSharding
@@ -35,3 +37,17 @@ class Stage:
             with jax.set_mesh(self._rows.local_mesh):  # not that of the training step, which may be set
                 placed = {**self._augment(placed, counted=count), **marks}
         return self._rows.assemble(placed), count
+
+    def output_spec(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """The spec of a batch, from that of a host batch, for `grain.experimental.get_element_spec`."""
+        if self._augment is not None:
+            spec = self._augment.launcher.output_spec(spec)
+            shape = tuple(spec[RECORD_SEED].shape)[:1] if RECORD_SEED in spec else ()
+            drawn = grain.experimental.ShapeDtypeStruct(shape=shape, dtype=np.dtype(np.bool_))
+            spec = self._augment.with_draws(dict(spec), drawn)
+        elif not self._keep_seed:
+            spec = {name: field for name, field in spec.items() if name not in (RECORD_SEED, RECORD_DRAWS)}
+        result: dict[str, Any] = self._rows.spec_of(spec)
+        if self._pad_last_batch:
+            result[VALID] = grain.experimental.ShapeDtypeStruct(shape=(None,), dtype=np.dtype(np.bool_))
+        return result
