@@ -1,13 +1,17 @@
 """host batches -> augmented device batches, ahead of the training step."""
 
+import itertools
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import grain
+import jax
 from jax.sharding import NamedSharding
 
+from grain_datarax.agreement import Agreement
 from grain_datarax.augmenter import Augmenter, Operators
+from grain_datarax.equalize import MODES, Equalized
 from grain_datarax.fingerprint import NOTHING
 from grain_datarax.iterators import DeviceDatasetIterator, DeviceIterator
 from grain_datarax.placement import RowSharding
@@ -19,6 +23,7 @@ from grain_datarax.stage import Stage
 
 # What iterators have, and Orbax asks for.
 _OF_ITERATORS = ("get_state", "set_state", "start_prefetch", "save", "load")
+_numbers = itertools.count()  # of the loaders that equalize
 _NOT_ITSELF = (
     "`{}` must be asked of an iterator: got a DeviceLoader. Call `batches = iter(loader)` first, keep it, and ask that."
 )
@@ -65,6 +70,13 @@ class DeviceLoader(grain.IterDataset[Any]):
         byte, and a restored one is not compared; nor can a dataset's then go on with other processes or workers, and
         padding takes its size from the batches after it.
       strict: A state with another fingerprint is an error; False: a warning.
+      equalize: What becomes of the last batches where a Filter leaves processes unequal numbers of them, with which the
+        training steps would wait for each other for ever. "drop": all end behind the last batch that all have. "pad":
+        those that have run out hand out batches of padding, all `valid` False, until the last has; as with
+        `pad_last_batch`, which it implies, every batch has `valid`: each record counts once in an evaluation. The
+        processes hear of each other through `jax.distributed`, in the thread that makes batches ahead: all must make
+        the same loaders and iterators, in the same order, and stop at the same batch. An error in one is raised in all;
+        so is that one has not been heard of for half an hour. One process needs none of this.
 
     Raises:
       TypeError, ValueError: If an argument has the wrong type or value.
@@ -92,6 +104,7 @@ class DeviceLoader(grain.IterDataset[Any]):
         pad_last_batch: bool = False,
         fingerprint: bool = True,
         strict: bool = True,
+        equalize: Literal["pad", "drop"] | None = None,
     ) -> None:
         if not isinstance(source, grain.DataLoader | grain.IterDataset | grain.MapDataset):
             raise TypeError(
@@ -102,11 +115,14 @@ class DeviceLoader(grain.IterDataset[Any]):
             raise TypeError(f"`buffer_size` must be an int: got {buffer_size!r}. Pass a number of batches.")
         if not buffer_size >= 0:
             raise ValueError(f"`buffer_size` must not be negative: got {buffer_size}. Pass 0 to make nothing ahead.")
+        if equalize is not None and equalize not in MODES:
+            raise ValueError(f'`equalize` must be "pad", "drop" or None: got {equalize!r}. Pass one of these.')
         super().__init__(() if isinstance(source, grain.DataLoader) else source)
         self._source = source
         nothing = isinstance(operators, Sequence) and not operators
         self._augment = None if nothing else Augmenter(operators, keep_seed=keep_seed, donate=True)
         self._rows = RowSharding(sharding)
+        pad_last_batch = pad_last_batch or equalize == "pad"
         # Its collectives must not run beside those of the training step: that gives wrong values, silently.
         several = pad_last_batch or self._rows.sharding.num_devices > 1
         if self._augment is not None and self._augment.launcher.needs_whole_batches and several:
@@ -124,6 +140,10 @@ class DeviceLoader(grain.IterDataset[Any]):
         self._pad_last_batch = pad_last_batch
         self._fingerprint = fingerprint
         self._strict = strict
+        self._equalize = equalize if jax.process_count() > 1 else None
+        # In all processes the same, if they make the same loaders and iterators.
+        self._number = next(_numbers) if self._equalize else 0
+        self._starts = itertools.count()
         self._open: weakref.WeakSet[DeviceDatasetIterator] = weakref.WeakSet()
         # Grain's datasets call `parent.__iter__()`, which finds this, and need states that are dicts; `iter(loader)`
         # looks at the class alone. Without `has_child` Grain would put a dataset of its own in between.
@@ -144,23 +164,30 @@ class DeviceLoader(grain.IterDataset[Any]):
 
     def _batches(self) -> DeviceDatasetIterator:
         stage = self._stage()
-        dataset = prefetched(host_batches(self._source, self._buffer_size).map(stage), self._buffer_size)
+        host, agreement = host_batches(self._source, self._buffer_size), None
+        if self._equalize is None:
+            batches = host.map(stage)
+        else:
+            agreement = Agreement(f"grain_datarax/{self._number}/{next(self._starts)}")
+            batches = Equalized(host, stage, agreement, self._equalize)
+        dataset = prefetched(batches, self._buffer_size)
         whole = NOTHING if self._augment is None else self._augment.launcher.fingerprint()
         entry = whole if self._fingerprint else None
-        batches = DeviceDatasetIterator(iter(dataset), stage, entry, self._strict, self._source)
-        self._open.add(batches)
-        close_at_exit(batches, may_have_workers(self._source))
-        return batches
+        iterator = DeviceDatasetIterator(iter(dataset), stage, entry, self._strict, self._source, agreement)
+        self._open.add(iterator)
+        close_at_exit(iterator, may_have_workers(self._source))
+        return iterator
 
     def _stage(self) -> Stage:
         return Stage(self._rows, self._augment, self._keep_seed, self._pad_last_batch)
 
     def __len__(self) -> int:
         """How many batches there are in all, over a `MapDataset`; a TypeError over others, which Grain can't count."""
-        if not isinstance(self._source, grain.MapDataset):
+        if not isinstance(self._source, grain.MapDataset) or self._equalize:
+            kind = kind_of(self._source) + (" with `equalize`" if self._equalize else "")
             raise TypeError(
-                f"`len(loader)` must be that of a MapDataset: got a loader over {kind_of(self._source)}, whose batches"
-                " Grain does not count. Count them as they come, or pass a MapDataset that is batched by `batch`."
+                f"`len(loader)` must be that of a MapDataset: got a loader over {kind}, whose batches Grain does not"
+                " count. Count them as they come, or pass a MapDataset that is batched by `batch`."
             )
         return len(self._source)
 

@@ -142,9 +142,9 @@ def resume(directory, before, after, workers, steps):
         save(directory / f"{name}, {after}, {jax.process_index()}.npz", seen)
 
 
-def main(coordinator, processes, process, directory, scenario, *arguments):
+def main(coordinator, processes, process, directory, scenario, *arguments, scenarios=None):
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES}"
     flags.FLAGS.mark_as_parsed()
     jax.distributed.initialize(coordinator, int(processes), int(process))
     assert (jax.process_count(), jax.local_device_count()) == (int(processes), DEVICES)
-    globals()[scenario](pathlib.Path(directory), *arguments)
+    (scenarios or globals())[scenario](pathlib.Path(directory), *arguments)

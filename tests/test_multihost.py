@@ -1,44 +1,16 @@
 """Several processes of `jax.distributed`: the pixels of one, and a checkpoint of some that goes on with others."""
 
-import pathlib
-import socket
-import subprocess
-import sys
-
 import grain
 import numpy as np
 import pytest
 from helpers import loader
+from multihost import launch
 from multihost_process import GLOBAL_BATCH, RECORDS, chain, take
 from sources import Records
 
 import grain_datarax as gdx
 
-# Not a file of its own, which worker processes would run again, with all its imports.
-PROGRAM = "import sys, multihost_process; multihost_process.main(*sys.argv[1:])"
 pytestmark = pytest.mark.long
-
-
-def launch(processes, directory, *arguments):
-    """Runs a scenario in this many processes, and raises if one fails."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        coordinator = f"localhost:{free.getsockname()[1]}"
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, coordinator, str(processes), str(index), directory, *map(str, arguments)],
-            cwd=pathlib.Path(__file__).parent,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(processes)
-    ]
-    try:
-        errors = [process.communicate(timeout=240)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0] * processes, "\n".join(errors)
 
 
 def load(directory, name):
