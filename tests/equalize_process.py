@@ -136,6 +136,7 @@ def resumed(directory, mode, kept):
             assert time.monotonic() - begin < 5
             other.close()
         if mode == "drop":
+            assert ended == states[-1]  # not behind a batch that was dropped
             iterator.set_state(ended)
             assert next(iterator, None) is None
         iterator.close()
