@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from grain_datarax.elastic import AnyIterator, State, carried_over
-from grain_datarax.iterators import DeviceIterator
+from grain_datarax.iterators import DeviceDatasetIterator, DeviceIterator
 from grain_datarax.states import require_state
 
 ANOTHER_STEP = "Take the checkpoint of another step."
@@ -84,10 +84,16 @@ def restore(directory: Any, iterator: AnyIterator) -> None:
       iterator: The iterator of this process.
 
     Raises:
+      TypeError: If `iterator` is that of a dataset on top of a loader.
       FileNotFoundError: If the state of a process is missing.
       ValueError: If a file holds no state, or they can't be carried over, and what would have worked; or as the
         iterator's `set_state`. The iterator stays where it was.
     """
+    if not isinstance(iterator, DeviceIterator | DeviceDatasetIterator):
+        raise TypeError(
+            f"`iterator` must be that of a DeviceLoader: got {type(iterator).__name__}. Restore one on top of it"
+            " through grain.checkpoint, with as many processes and workers as saved it."
+        )
     states = _read(epath.Path(directory))
     try:
         state = carried_over(states, iterator)

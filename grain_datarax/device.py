@@ -1,24 +1,41 @@
 """host batches -> augmented device batches, ahead of the training step."""
 
+import itertools
 import weakref
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import grain
+import jax
 from jax.sharding import NamedSharding
 
+from grain_datarax.agreement import Agreement
 from grain_datarax.augmenter import Augmenter, Operators
+from grain_datarax.equalize import MODES, Equalized
 from grain_datarax.fingerprint import NOTHING
 from grain_datarax.iterators import DeviceDatasetIterator, DeviceIterator
 from grain_datarax.placement import RowSharding
 from grain_datarax.prefetch import prefetched
+from grain_datarax.repeats import PassWatch
+from grain_datarax.shardings import Spread
 from grain_datarax.shutdown import close_at_exit
 from grain_datarax.sources import host_batches, is_above_an_elastic_iterator, kind_of, may_have_workers
 from grain_datarax.stage import Stage
 
+# What iterators have, and Orbax asks for.
+_OF_ITERATORS = ("get_state", "set_state", "start_prefetch", "save", "load")
+_numbers = itertools.count()  # of the loaders that equalize
+_NOT_ITSELF = (
+    "`{}` must be asked of an iterator: got a DeviceLoader. Call `batches = iter(loader)` first, keep it, and ask that."
+)
 
-class DeviceLoader:
+
+class DeviceLoader(grain.IterDataset[Any]):
     """Augmented batches on the devices, from a Grain loader or dataset of seeded host batches.
+
+    It is a `grain.IterDataset`: `map`, `grain.IterDataset.mix` and the rest of Grain go on top of it, and resume there
+    as anywhere. Each `iter(loader)` is an iterator of its own, from the start; a second pass repeats every pixel, as
+    Grain draws the same again, and a warning says so once.
 
     Every process places its rows on its own devices, augments them there by one compiled function, its input donated,
     and puts the global arrays together: without copies, and without a word to other processes. A thread of Grain's
@@ -43,8 +60,10 @@ class DeviceLoader:
         `if __name__ == "__main__":` that has parsed absl's flags: `absl.flags.FLAGS.mark_as_parsed()` does.
       operators: A `Chain` or an operator, of ours or of the package datarax; or a list of them, applied in that order;
         none: batches are placed only.
-      sharding: How rows are spread: a `NamedSharding` whose spec names axes of the mesh for axis 0 alone. None spreads
-        them over all devices of all processes.
+      sharding: How rows are spread: a `NamedSharding` whose spec names axes of the mesh for axis 0 alone, such as
+        `P("data")`, `P(("data", "fsdp"))` or `P("data", None, None, None)`, whatever axes a field has; that spec
+        itself where `jax.set_mesh` has set the mesh; or a `SingleDeviceSharding`. None spreads them over all devices of
+        all processes. With `P()` every device holds all rows, and all processes must be given the same records.
       buffer_size: How many batches are made ahead; one more is in the making. 0 starts no thread.
       keep_seed: Keep `record_seed` in the batch, for `grain_datarax.augment` in the training step.
       pad_last_batch: Fill up batches that are smaller than those before, or don't divide over the devices, with rows of
@@ -54,6 +73,13 @@ class DeviceLoader:
         byte, and a restored one is not compared; nor can a dataset's then go on with other processes or workers, and
         padding takes its size from the batches after it.
       strict: A state with another fingerprint is an error; False: a warning.
+      equalize: What becomes of the last batches where a Filter leaves processes unequal numbers of them, with which the
+        training steps would wait for each other for ever. "drop": all end behind the last batch that all have. "pad":
+        those that have run out hand out batches of padding, all `valid` False, until the last has; as with
+        `pad_last_batch`, which it implies, every batch has `valid`: each record counts once in an evaluation. The
+        processes hear of each other through `jax.distributed`, in the thread that makes batches ahead: all must make
+        the same loaders and iterators, in the same order, and stop at the same batch. An error in one is raised in all;
+        so is that one has not been heard of for half an hour. One process needs none of this.
 
     Raises:
       TypeError, ValueError: If an argument has the wrong type or value.
@@ -75,12 +101,13 @@ class DeviceLoader:
         source: grain.DataLoader | grain.IterDataset[Any] | grain.MapDataset[Any],
         operators: Operators = (),
         *,
-        sharding: NamedSharding | None = None,
+        sharding: Spread | None = None,
         buffer_size: int = 2,
         keep_seed: bool = False,
         pad_last_batch: bool = False,
         fingerprint: bool = True,
         strict: bool = True,
+        equalize: Literal["pad", "drop"] | None = None,
     ) -> None:
         if not isinstance(source, grain.DataLoader | grain.IterDataset | grain.MapDataset):
             raise TypeError(
@@ -91,10 +118,14 @@ class DeviceLoader:
             raise TypeError(f"`buffer_size` must be an int: got {buffer_size!r}. Pass a number of batches.")
         if not buffer_size >= 0:
             raise ValueError(f"`buffer_size` must not be negative: got {buffer_size}. Pass 0 to make nothing ahead.")
+        if equalize is not None and equalize not in MODES:
+            raise ValueError(f'`equalize` must be "pad", "drop" or None: got {equalize!r}. Pass one of these.')
+        super().__init__(() if isinstance(source, grain.DataLoader) else source)
         self._source = source
         nothing = isinstance(operators, Sequence) and not operators
         self._augment = None if nothing else Augmenter(operators, keep_seed=keep_seed, donate=True)
         self._rows = RowSharding(sharding)
+        pad_last_batch = pad_last_batch or equalize == "pad"
         # Its collectives must not run beside those of the training step: that gives wrong values, silently.
         several = pad_last_batch or self._rows.sharding.num_devices > 1
         if self._augment is not None and self._augment.launcher.needs_whole_batches and several:
@@ -112,23 +143,87 @@ class DeviceLoader:
         self._pad_last_batch = pad_last_batch
         self._fingerprint = fingerprint
         self._strict = strict
+        self._equalize = equalize if jax.process_count() > 1 else None
+        # In all processes the same, if they make the same loaders and iterators.
+        self._number = next(_numbers) if self._equalize else 0
+        self._starts = itertools.count()
+        self._passes = PassWatch() if keep_seed or self._augment is not None else None
         self._open: weakref.WeakSet[DeviceDatasetIterator] = weakref.WeakSet()
+        # Grain's datasets call `parent.__iter__()`, which finds this, and need states that are dicts; `iter(loader)`
+        # looks at the class alone. Without `has_child` Grain would put a dataset of its own in between.
+        object.__setattr__(self, "__iter__", self._batches)
+        self.has_child = True
 
     @property
     def sharding(self) -> NamedSharding:
         """That of the batches. Put a model that was restored on `sharding.mesh` too: JAX mixes no other devices."""
         return self._rows.sharding
 
-    def __iter__(self) -> "DeviceIterator | DeviceDatasetIterator":
+    def __iter__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+    ) -> "DeviceIterator | DeviceDatasetIterator":
         """A new iterator: a `grain.DatasetIterator` over a dataset; over a `DataLoader` one whose states are bytes."""
-        stage = Stage(self._rows, self._augment, self._keep_seed, self._pad_last_batch)
-        dataset = prefetched(host_batches(self._source, self._buffer_size).map(stage), self._buffer_size)
+        batches = self._batches()
+        return DeviceIterator(batches) if isinstance(self._source, grain.DataLoader) else batches
+
+    def _batches(self) -> DeviceDatasetIterator:
+        stage = self._stage()
+        host, agreement = host_batches(self._source, self._buffer_size), None
+        if self._equalize is None:
+            batches = host.map(stage)
+        else:
+            agreement = Agreement(f"grain_datarax/{self._number}/{next(self._starts)}")
+            batches = Equalized(host, stage, agreement, self._equalize)
+        dataset = prefetched(batches, self._buffer_size)
         whole = NOTHING if self._augment is None else self._augment.launcher.fingerprint()
         entry = whole if self._fingerprint else None
-        batches = DeviceDatasetIterator(iter(dataset), stage, entry, self._strict, self._source)
-        self._open.add(batches)
-        close_at_exit(batches, may_have_workers(self._source))
-        return DeviceIterator(batches) if isinstance(self._source, grain.DataLoader) else batches
+        iterator = DeviceDatasetIterator(
+            iter(dataset), stage, entry, self._strict, self._source, agreement, self._passes
+        )
+        self._open.add(iterator)
+        close_at_exit(iterator, may_have_workers(self._source))
+        return iterator
+
+    def _stage(self) -> Stage:
+        return Stage(self._rows, self._augment, self._keep_seed, self._pad_last_batch)
+
+    def __len__(self) -> int:
+        """How many batches there are in all, over a `MapDataset`; a TypeError over others, which Grain can't count."""
+        if not isinstance(self._source, grain.MapDataset) or self._equalize:
+            kind = kind_of(self._source) + (" with `equalize`" if self._equalize else "")
+            raise TypeError(
+                f"`len(loader)` must be that of a MapDataset: got a loader over {kind}, whose batches Grain does not"
+                " count. Count them as they come, or pass a MapDataset that is batched by `batch`."
+            )
+        return len(self._source)
+
+    def __bool__(self) -> bool:  # not by its length, which may be unknown
+        return True
+
+    def __next__(self) -> NoReturn:
+        raise TypeError(_NOT_ITSELF.format("next(loader)"))
+
+    if not TYPE_CHECKING:  # which would take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _OF_ITERATORS:
+                raise AttributeError(_NOT_ITSELF.format(f"loader.{name}"))
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def _element_spec(self) -> Any:  # asked for by grain.experimental.get_element_spec
+        if isinstance(self._source, grain.DataLoader):
+            raise NotImplementedError(
+                "`source` must be a dataset for an element spec: got a DataLoader, of which Grain knows none. Take the"
+                " shapes of a batch: jax.eval_shape(lambda batch: batch, next(iter(loader)))."
+            )
+        return self._stage().output_spec(grain.experimental.get_element_spec(self._source))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "`DeviceLoader` must stay in the process that has the devices: got pickled. Call `mp_prefetch` on the"
+            " dataset below it, which the loader takes as its `source`."
+        )
 
     def __repr__(self) -> str:
         operators = "[]" if self._augment is None else self._augment.launcher.described()

@@ -9,8 +9,10 @@ from typing import Any, Self
 
 import grain
 
+from grain_datarax.agreement import Agreement
 from grain_datarax.containers import Record, require_record
 from grain_datarax.fingerprint import differences
+from grain_datarax.repeats import PassWatch
 from grain_datarax.shutdown import ends_within, free_shared_memory
 from grain_datarax.sources import kind_of, may_have_workers, require_within
 from grain_datarax.stage import Stage
@@ -29,7 +31,14 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
     """
 
     def __init__(
-        self, batches: grain.DatasetIterator[Any], stage: Stage, entry: dict[str, Any] | None, strict: bool, source: Any
+        self,
+        batches: grain.DatasetIterator[Any],
+        stage: Stage,
+        entry: dict[str, Any] | None,
+        strict: bool,
+        source: Any,
+        agreement: Agreement | None = None,
+        passes: PassWatch | None = None,
     ) -> None:
         super().__init__(batches)
         self.source = source
@@ -37,6 +46,8 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
         self._stage = stage
         self._entry = entry
         self._strict = strict
+        self._agreement = agreement  # with other processes, of which the thread may be waiting for
+        self._passes = passes
         self._last_state: dict[str, Any] | None = None
         self._batches: int | None = 0  # handed out since the start; unknown after a state of Grain's own
         self._batch_size = 0  # of all processes together, the largest so far
@@ -48,13 +59,17 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
         except StopIteration:
             if may_have_workers(self.source):
                 free_shared_memory()
+            if self._passes and self._batches:
+                self._passes.ends()
             raise
+        if self._passes and self._batches == 0:
+            self._passes.begins()
         if not isinstance(element, tuple):  # None, which Grain passes by our stage
             require_record(element)
-        batch, count = element
+        batch, largest = element
         if self._batches is not None:
             self._batches += 1
-        self._batch_size = max(self._batch_size, count * self.group_count)
+        self._batch_size = max(self._batch_size, largest * self.group_count)
         return batch
 
     # Any, for type checkers, which can't tell the iterators of a DeviceLoader apart: each takes what it gave.
@@ -93,6 +108,16 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
 
     def _set_grains(self, state: dict[str, Any]) -> None:
         """Sets Grain's iterator, or leaves it where it was."""
+        if self._agreement is None:
+            self._set_parents(state)
+            return
+        self._agreement.interrupt()
+        try:
+            self._set_parents(state)
+        finally:
+            self._agreement.restart()
+
+    def _set_parents(self, state: dict[str, Any]) -> None:
         before = copy.deepcopy(self._parent.get_state())
         if "last_seen_indices" not in state:
             require_like(state, before)
@@ -121,6 +146,8 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
         if self._closed:
             return
         self._last_state = self._parent.get_state()
+        if self._agreement is not None:
+            self._agreement.interrupt()
         if not ends_within(PATIENCE, super().close):
             warnings.warn(
                 f"`iterator` must end within {PATIENCE} seconds when it is closed: got no end of {self.source}. It is"

@@ -1,7 +1,5 @@
 """host batch -> device batch: a process's rows on its own devices, and the global arrays that they are part of."""
 
-import collections
-import math
 from typing import Any
 
 import grain
@@ -13,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from grain_datarax.containers import Record
 from grain_datarax.fields import has_field, set_field
 from grain_datarax.leaves import record_count
+from grain_datarax.shardings import Spread, row_sharding, rows_by_process
 
 # The field that marks the rows that are records, beside padding.
 VALID = "valid"
@@ -25,7 +24,7 @@ class RowSharding:
       sharding: A sharding of axis 0 alone, over a mesh that other processes may share; None: over all devices.
 
     Attributes:
-      sharding: The sharding of the global arrays.
+      sharding: The sharding of the global arrays, of any number of axes.
       local_mesh: This process's devices. Its axes are Auto whatever those of the mesh of `sharding` are.
       local: How this process's rows are spread over them.
       local_count: Over how many devices this process spreads its rows.
@@ -35,37 +34,12 @@ class RowSharding:
       TypeError, ValueError: If `sharding` is of another kind.
     """
 
-    def __init__(self, sharding: NamedSharding | None = None) -> None:
-        if sharding is None:
-            sharding = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))
-        if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh):
-            raise TypeError(
-                f"`sharding` must be a NamedSharding on a mesh of devices: got {sharding!r}. Pass"
-                ' jax.NamedSharding(mesh, jax.P("data")), or None for all devices.'
-            )
-        if not sharding.spec or sharding.spec[0] is None or any(axis is not None for axis in sharding.spec[1:]):
-            raise ValueError(
-                f"`sharding` must spread axis 0, the records, and no other: got {sharding.spec}. Pass"
-                ' jax.NamedSharding(mesh, jax.P("data")) with the name of a mesh axis.'
-            )
-        axes = (sharding.spec[0],) if isinstance(sharding.spec[0], str) else sharding.spec[0]
-        count = math.prod(sharding.mesh.shape[axis] for axis in axes)
-        devices = collections.defaultdict(list)
-        by_row = NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
-        for device, index in by_row.addressable_devices_indices_map((count,)).items():
-            assert index is not None  # it is that of an addressable device
-            devices[index[0].start or 0].append(device)
-        copies = {len(group) for group in devices.values()}
-        if len(copies) != 1 or count % len(devices):
-            raise ValueError(
-                f"`sharding` must give this process the same number of devices for each of its rows: got {devices} of"
-                f" {sharding}. Order the mesh by process."
-            )
-        self.sharding = sharding
-        self.local_mesh = Mesh(np.array([devices[row] for row in sorted(devices)]), ("rows", "copies"))
+    def __init__(self, sharding: Spread | None = None) -> None:
+        self.sharding = row_sharding(sharding)
+        self.group_count, devices = rows_by_process(self.sharding)
+        self.local_mesh = Mesh(np.array([*devices.values()]), ("rows", "copies"))
         self.local = NamedSharding(self.local_mesh, PartitionSpec("rows"))
         self.local_count = len(devices)
-        self.group_count = count // len(devices)
 
     def place(self, batch: Record, pad_to: int | None = None) -> tuple[Record, int]:
         """A host batch on this process's devices; what has no rows of numbers stays on the host.
@@ -109,6 +83,17 @@ class RowSharding:
         """The global arrays that this process's rows are part of, without copies."""
         return jax.tree.map(lambda leaf: self._assemble(leaf) if isinstance(leaf, jax.Array) else leaf, batch)
 
+    def spec_of(self, spec: Any) -> Any:
+        """The spec of the global arrays, from that of a host batch; axis 0 is None where batches differ in length."""
+
+        def of_leaf(leaf: Any) -> Any:
+            if not (leaf.shape and _are_numbers(np.dtype(leaf.dtype))):
+                return leaf
+            rows = None if leaf.shape[0] is None else leaf.shape[0] * self.group_count
+            return type(leaf)(shape=(rows, *leaf.shape[1:]), dtype=jax.dtypes.canonicalize_dtype(leaf.dtype))
+
+        return jax.tree.map(of_leaf, spec)
+
     def _assemble(self, array: jax.Array) -> jax.Array:
         if array.sharding.device_set != self.local.device_set or array.ndim == 0:
             return array
@@ -123,7 +108,11 @@ def has_rows(leaf: Any) -> bool:
     """Whether a leaf of a host batch goes on the devices: an array of numbers or bools with a batch axis."""
     if not isinstance(leaf, np.ndarray | jax.Array) or leaf.ndim == 0:
         return False
-    return jnp.issubdtype(leaf.dtype, np.number) or leaf.dtype == np.bool_
+    return _are_numbers(leaf.dtype)
+
+
+def _are_numbers(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, np.number) or dtype == np.bool_
 
 
 def _out_of_shared_memory(leaf: Any) -> Any:

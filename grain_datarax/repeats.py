@@ -60,6 +60,23 @@ class SeedWatch:
             warn_of_next_pass(f"`{RECORD_SEED}` must be new in each epoch: got those of the first batch again")
 
 
+class PassWatch:
+    """Warns once of a pass over a loader that follows a whole one."""
+
+    def __init__(self) -> None:
+        self._passed = self._said = False
+
+    def ends(self) -> None:
+        """A pass has come to its end."""
+        self._passed = True
+
+    def begins(self) -> None:
+        """A pass begins, from the start."""
+        if self._passed and not self._said:
+            self._said = True
+            warn_of_next_pass("`loader` must give new records in each epoch: got another pass over the same one")
+
+
 def has_equal(values: np.ndarray) -> bool:
     """Whether a value is there twice."""
     ordered = np.sort(values)

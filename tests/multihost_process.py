@@ -45,6 +45,7 @@ def shardings():
         square = mesh((processes, DEVICES), ("data", "model"), axis_type)
         yield f"data x model, {axis_type}", NamedSharding(square, PartitionSpec("data"))
         yield f"(data, model), {axis_type}", NamedSharding(square, PartitionSpec(("data", "model")))
+        yield f"as for images, {axis_type}", NamedSharding(square, PartitionSpec("data", None, None, None))
 
 
 def take(batches, steps=None):
@@ -77,13 +78,30 @@ def pixels(directory):
 
 
 def same_rows(directory):
-    """A mesh whose second axis spans the processes: all of them hold the same rows, and are given the same records."""
+    """Meshes over which all processes hold the same rows: all are given the same records."""
     devices = np.array(jax.devices()).reshape(jax.process_count(), DEVICES)
     across = jax.sharding.Mesh(devices.T, ("data", "model"))
     stages = [gdx.SeedRecords(), grain.transforms.Batch(GLOBAL_BATCH)]
-    source = loader(stages, count=RECORDS)
-    with gdx.DeviceLoader(source, chain(), sharding=NamedSharding(across, PartitionSpec("data"))) as batches:
-        save(directory / f"same rows, {jax.process_index()}.npz", take(batches))
+    for name, spec in {"same rows": PartitionSpec("data"), "replicated": PartitionSpec()}.items():
+        source = loader(stages, count=RECORDS)
+        with gdx.DeviceLoader(source, chain(), sharding=NamedSharding(across, spec)) as batches:
+            save(directory / f"{name}, {jax.process_index()}.npz", take(batches))
+
+
+def refused_meshes(directory):
+    """What each process says of a mesh that leaves it out, or deals rows out unequally; the advice works."""
+
+    def outcome(devices):
+        sharding = NamedSharding(jax.sharding.Mesh(np.array(devices), ("data",)), PartitionSpec("data"))
+        try:
+            with gdx.DeviceLoader(sharded_loader(0), chain(), sharding=sharding) as batches:
+                return f"took {len(take(batches))} records"
+        except ValueError as error:
+            return str(error)
+
+    devices = jax.devices()
+    lines = [outcome(devices[:DEVICES]) if jax.process_index() else "", outcome(devices[:3]), outcome(devices)]
+    (directory / f"{jax.process_index()}.txt").write_text("\n".join(lines))
 
 
 def training(directory):
@@ -124,9 +142,9 @@ def resume(directory, before, after, workers, steps):
         save(directory / f"{name}, {after}, {jax.process_index()}.npz", seen)
 
 
-def main(coordinator, processes, process, directory, scenario, *arguments):
+def main(coordinator, processes, process, directory, scenario, *arguments, scenarios=None):
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES}"
     flags.FLAGS.mark_as_parsed()
     jax.distributed.initialize(coordinator, int(processes), int(process))
     assert (jax.process_count(), jax.local_device_count()) == (int(processes), DEVICES)
-    globals()[scenario](pathlib.Path(directory), *arguments)
+    (scenarios or globals())[scenario](pathlib.Path(directory), *arguments)

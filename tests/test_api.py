@@ -67,7 +67,7 @@ def test_device_loader_has_the_promised_arguments_with_their_defaults():
     parameters = inspect.signature(gdx.DeviceLoader).parameters
     assert {name: each.default for name, each in parameters.items()} == {
         "source": inspect.Parameter.empty, "operators": (), "sharding": None, "buffer_size": 2, "keep_seed": False,
-        "pad_last_batch": False, "fingerprint": True, "strict": True,
+        "pad_last_batch": False, "fingerprint": True, "strict": True, "equalize": None,
     }  # fmt: skip
     assert list(inspect.signature(gdx.augment).parameters) == ["operators", "batch", "keep_seed", "counts"]
 

@@ -54,7 +54,9 @@ WRONG = {
         "`sharding` must be a NamedSharding",
     ),
     "spec": (
-        lambda: gdx.DeviceLoader(dataset().batch(8), sharding=NamedSharding(jax.make_mesh((8,), "x"), PartitionSpec())),
+        lambda: gdx.DeviceLoader(
+            dataset().batch(8), sharding=NamedSharding(jax.make_mesh((8,), "x"), PartitionSpec(None, "x"))
+        ),
         ValueError,
         "`sharding` must spread axis 0",
     ),

@@ -1,44 +1,16 @@
 """Several processes of `jax.distributed`: the pixels of one, and a checkpoint of some that goes on with others."""
 
-import pathlib
-import socket
-import subprocess
-import sys
-
 import grain
 import numpy as np
 import pytest
 from helpers import loader
+from multihost import launch
 from multihost_process import GLOBAL_BATCH, RECORDS, chain, take
 from sources import Records
 
 import grain_datarax as gdx
 
-# Not a file of its own, which worker processes would run again, with all its imports.
-PROGRAM = "import sys, multihost_process; multihost_process.main(*sys.argv[1:])"
 pytestmark = pytest.mark.long
-
-
-def launch(processes, directory, *arguments):
-    """Runs a scenario in this many processes, and raises if one fails."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        coordinator = f"localhost:{free.getsockname()[1]}"
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, coordinator, str(processes), str(index), directory, *map(str, arguments)],
-            cwd=pathlib.Path(__file__).parent,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(processes)
-    ]
-    try:
-        errors = [process.communicate(timeout=240)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0] * processes, "\n".join(errors)
 
 
 def load(directory, name):
@@ -78,7 +50,7 @@ def one_process():
 def test_several_processes_get_the_pixels_of_one(processes, tmp_path, one_process):
     launch(processes, tmp_path, "pixels")
     names = {path.stem.rpartition(", ")[0] for path in tmp_path.iterdir()}
-    assert len(names) == 9
+    assert len(names) == 11
     for name in names:
         assert len(list(tmp_path.glob(f"{name}, ?.npz"))) == processes
         assert_same(load(tmp_path, name), one_process, steps=2 if name == "2 workers" else 1)
@@ -86,8 +58,20 @@ def test_several_processes_get_the_pixels_of_one(processes, tmp_path, one_proces
 
 def test_processes_that_hold_the_same_rows_put_the_same_arrays_together(tmp_path, one_process):
     launch(2, tmp_path, "same_rows")
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 4
     assert_same(load(tmp_path, "same rows"), one_process)
+    assert_same(load(tmp_path, "replicated"), one_process)
+
+
+def test_a_mesh_that_deals_rows_out_unequally_is_refused_by_every_process(tmp_path):
+    launch(2, tmp_path, "refused_meshes")
+    for process in range(2):
+        others, unequal, all_devices = (tmp_path / f"{process}.txt").read_text().split("\n")
+        if process:
+            assert "`sharding` must have devices of this process, number 1: got those of [0]. Use a mesh over" in others
+        assert "must give every process as many rows" in unequal
+        assert "got rows {0: [0, 1], 1: [2]}" in unequal
+        assert all_devices == f"took {RECORDS // 2} records"
 
 
 def test_training_steps_with_collectives_see_the_right_batches(tmp_path):
