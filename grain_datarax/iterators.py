@@ -98,6 +98,7 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
         self._compare(saved)
         # Copied: Grain keeps its parts, and writes into them.
         self._set_grains(copy.deepcopy({name: part for name, part in state.items() if name != STATE_KEY}))
+        self._passes = None  # what comes again is asked for
         self._batches = saved.get("batches")
         self._batch_size = saved.get("batch_size", 0)
         self._stage.largest = self._batch_size // self.group_count

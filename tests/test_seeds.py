@@ -121,10 +121,10 @@ def test_nothing_is_said_of_10_000_batches_of_their_own_seeds():
         watch.look(one)
 
 
-def loader(operations, workers=0, seed=5, epochs=1):
+def loader(operations, workers=0, seed=5, epochs=1, count=12):
     return grain.DataLoader(
-        data_source=[{"image": image, "id": place} for place, image in enumerate(images(12))],
-        sampler=grain.samplers.IndexSampler(12, num_epochs=epochs, seed=seed, shuffle=False),
+        data_source=[{"image": image, "id": place} for place, image in enumerate(images(count))],
+        sampler=grain.samplers.IndexSampler(count, num_epochs=epochs, seed=seed, shuffle=False),
         operations=operations,
         worker_count=workers,
     )
@@ -267,6 +267,51 @@ def test_a_second_pass_says_once_that_it_repeats_and_both_ways_out_do_not():
     assert (at_once[:3], len(set(at_once))) == (first, 6)
     apart = [pixels(loader(operations(), seed=5 + 100 * epoch)) for epoch in range(2)]
     assert len({*apart[0], *apart[1]}) == 6
+
+
+def host_batches(epochs=1, seed=5):
+    return loader([gdx.SeedRecords(), grain.transforms.Batch(8)], epochs=epochs, seed=seed, count=16)
+
+
+@pytest.mark.parametrize("settings", [{}, {"buffer_size": 0}, {"keep_seed": True}], ids=str)
+@pytest.mark.parametrize("kind", ["loader", "MapDataset", "IterDataset"])
+def test_a_second_pass_over_a_device_loader_says_once_that_it_repeats(kind, settings):
+    batched = drawn().batch(8)
+    sources = {"loader": host_batches(), "MapDataset": batched, "IterDataset": batched.to_iter_dataset()}
+    with gdx.DeviceLoader(sources[kind], chain(*NOISE), **settings) as data:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            next(iter(data))  # a look beforehand is no pass
+            first = pixels(data)
+        with pytest.warns(UserWarning, match="`loader` must give new records in each epoch: got another pass") as said:
+            assert pixels(data) == pixels(data) == first
+        assert len(said) == 1
+        assert all(words in str(said[0].message) for words in ("num_epochs=n", "dataset.repeat(n)", "by the epoch"))
+
+
+def test_both_ways_out_give_new_pixels_in_each_epoch():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(set(pixels(gdx.DeviceLoader(host_batches(epochs=2), chain(*NOISE))))) == 4
+        repeated = source().repeat(2).random_map(gdx.SeedRecords(), seed=3).batch(8)
+        assert len(set(pixels(gdx.DeviceLoader(repeated, chain(*NOISE))))) == 4
+        apart = [pixels(gdx.DeviceLoader(host_batches(seed=5 + 100 * epoch), chain(*NOISE))) for epoch in range(2)]
+        assert len({*apart[0], *apart[1]}) == 4
+
+
+def test_what_is_restored_or_only_placed_is_no_second_pass():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = gdx.DeviceLoader(drawn().batch(8), chain(*NOISE))
+        batches = iter(data)
+        start, first = batches.get_state(), pixels(batches)
+        batches.set_state(start)
+        assert pixels(batches) == first
+        again = iter(data)
+        again.set_state(start)
+        assert pixels(again) == first
+        placed = gdx.DeviceLoader(drawn().batch(8))
+        assert pixels(placed) == pixels(placed)
 
 
 def test_the_same_batch_over_and_over_is_nobodys_second_pass():
