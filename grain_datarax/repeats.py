@@ -40,7 +40,7 @@ class SeedWatch:
 
     def look(self, seeds: np.ndarray) -> None:
         """Looks at the seeds of a batch, uint32 `(B, 2)`; at nothing else."""
-        if seeds.shape[1:] != (2,) or seeds.dtype != np.uint32:
+        if seeds.shape[1:] != (2,) or seeds.dtype != np.uint32 or not len(seeds):
             return  # which is told of where shapes are looked at
         whole = np.ascontiguousarray(seeds).view(np.uint64).ravel()
         if not self._said_twice and has_equal(whole):
@@ -48,16 +48,19 @@ class SeedWatch:
                 say, self._said_twice = not self._said_twice, True
             if say:
                 _warn_of_equal(whole)
-        if not self._passes or self._said_again or not len(whole):
-            return
-        with self._lock:
-            if self._first is None:
-                self._first = whole.copy()
-            again = np.array_equal(whole, self._first)
-            say, self._others_came = again and self._others_came, self._others_came or not again
-            self._said_again = self._said_again or say
-        if say:
-            warn_of_next_pass(f"`{RECORD_SEED}` must be new in each epoch: got those of the first batch again")
+        if self._passes and not self._said_again:
+            self._look_for_the_first(whole)
+
+    def _look_for_the_first(self, whole: np.ndarray) -> None:
+        if self._first is None:
+            self._first = whole.copy()
+        elif whole[0] != self._first[0] or not np.array_equal(whole, self._first):
+            self._others_came = True
+        elif self._others_came:
+            with self._lock:
+                say, self._said_again = not self._said_again, True
+            if say:
+                warn_of_next_pass(f"`{RECORD_SEED}` must be new in each epoch: got those of the first batch again")
 
 
 class PassWatch:
