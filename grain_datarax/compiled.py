@@ -278,9 +278,15 @@ def _placed(data: Any) -> Any:
     """With JAX arrays in the place of NumPy's, explicitly: what is implicit jax_transfer_guard may disallow."""
     leaves, structure = jax.tree.flatten(data)
     on_host = [place for place, leaf in enumerate(leaves) if not isinstance(leaf, jax.Array)]
-    for place, leaf in zip(on_host, jax.device_put([leaves[place] for place in on_host]), strict=True):
+    if not on_host:
+        return data
+    placed = (leaf.sharding for leaf in leaves if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer))
+    beside: jax.sharding.Sharding | None = next(placed, None)
+    if isinstance(beside, NamedSharding):
+        beside = NamedSharding(beside.mesh, PartitionSpec())
+    for place, leaf in zip(on_host, jax.device_put([leaves[place] for place in on_host], beside), strict=True):
         leaves[place] = leaf
-    return jax.tree.unflatten(structure, leaves) if on_host else data
+    return jax.tree.unflatten(structure, leaves)
 
 
 def compiled_count() -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from effect_table import EFFECTS, PLAIN, seeded_batch, seeds
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 import grain_datarax as gdx
 
@@ -46,6 +46,14 @@ def spread(augment):
     return augment.map(batch), augment.counts()
 
 
+def beside(sharding):
+    batch = seeded_batch(8)
+    augment = gdx.AugmentBatch(CHAIN)
+    result = augment.map({**batch, "image": jax.device_put(batch["image"], sharding)})["image"]
+    assert result.sharding.is_equivalent_to(sharding, 4)
+    np.testing.assert_array_equal(jax.device_get(result), jax.device_get(augment.map(batch)["image"]))
+
+
 def on_device():
     return jax.device_put(seeded_batch(8))
 
@@ -73,6 +81,10 @@ USES = {
     "augment": lambda: gdx.augment(CHAIN, seeded_batch(8), counts=True),
     "augment in jit": lambda: jax.jit(lambda batch: gdx.augment(CHAIN, batch))(on_device()),
     "a mesh": lambda: spread(gdx.AugmentBatch(CHAIN)),
+    "another device": lambda: beside(SingleDeviceSharding(jax.devices()[3])),
+    "copies on all devices": lambda: beside(NamedSharding(jax.make_mesh((8,), ("data",)), PartitionSpec())),
+    "rows on all devices": lambda: beside(NamedSharding(jax.make_mesh((8,), ("data",)), PartitionSpec("data"))),
+    "images in parts": lambda: beside(NamedSharding(jax.make_mesh((8,), ("data",)), PartitionSpec(None, "data"))),
     "sizes": lambda: gdx.AugmentBatch(SIZED).map({**seeded_batch(8), "size": np.full((8, 2), 9)}),
     "partners": lambda: gdx.AugmentBatch(MIXED).map({**seeded_batch(8), "partner": seeded_batch(8)}),
 }
