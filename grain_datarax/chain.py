@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from grain_datarax import text
+from grain_datarax.containers import as_path
 from grain_datarax.declarations import (
     checked_channels,
     checked_formats,
@@ -69,7 +70,7 @@ class Chain:
         each lies inside the image and is not covered comes out as `bool (...)`, `"..._visible"`.
       size: The field with the height and width, integers `(2,)`, of each record's images before they were padded at the
         bottom and the right, as for a batch of many sizes. Records draw and are treated as they are without padding,
-        which keeps its values, but for conversions. None: images are not padded.
+        which keeps its values, but for conversions. Sizes in NumPy are checked. None: images are not padded.
 
     Raises:
       TypeError, ValueError: If an argument has the wrong type or value.
@@ -122,7 +123,7 @@ class Chain:
             "labels": checked_labels(self.labels),
             "partner": Name()("partner", self.partner),
             "draws": Optional(Name())("draws", self.draws),
-            "size": Optional(Name())("size", self.size),
+            "size": Optional(Name())("size", as_path(self.size)),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)

@@ -14,6 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from grain_datarax.chain import Chain
 from grain_datarax.containers import Record
 from grain_datarax.counts import Counts
+from grain_datarax.effects.conversion import Conversion
 from grain_datarax.fields import field_names, flatten, get_field, has_field, set_field
 from grain_datarax.guard import check_batch, check_seeds, check_values, require_array
 from grain_datarax.random.keys import STREAM_VERSION, draw_mark
@@ -30,7 +31,7 @@ class Launcher(abc.ABC):
     Attributes:
       names: What tells the draws of its links apart.
       reads: The paths of the fields that it reads.
-      seeded: Whether records draw from their seeds.
+      seeded: Whether records have to have seeds.
       needs_whole_batches: Whether a record's pixels depend on the batch that it is in.
     """
 
@@ -38,6 +39,11 @@ class Launcher(abc.ABC):
     reads: tuple[str, ...]
     seeded: bool
     needs_whole_batches: bool = False
+
+    @property
+    def draws(self) -> bool:
+        """Whether anything is drawn from these seeds."""
+        return self.seeded
 
     def described(self) -> str:
         """The names of its links, the first three where there are more than four."""
@@ -98,7 +104,7 @@ class CompiledChain(Launcher):
 
     seeded = True
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: Chain, counts: Counts | None = None) -> None:
         self.chain = chain
         self.names = chain.names
         self.reads = (*chain.images, *chain.fills, *chain.labels, *chain.partners, *chain.seen, *chain.sizes)
@@ -109,7 +115,7 @@ class CompiledChain(Launcher):
         self._checked: set[tuple[Any, ...]] = set()
         self._values_seen: set[tuple[str, Any]] = set()
         self._augmentations = {in_place: Augmentation.of(chain, in_place=in_place) for in_place in (False, True)}
-        self._counts = Counts(self.names)
+        self._counts = counts or Counts(self.names)
 
     def __getstate__(self) -> Chain:
         return self.chain
@@ -130,9 +136,11 @@ class CompiledChain(Launcher):
 
     def sharing_counts(self, chain: Chain) -> "CompiledChain":
         """Another chain of the same effects, whose records are counted with those of this one."""
-        other = CompiledChain(chain)
-        other._counts = self._counts
-        return other
+        return CompiledChain(chain, self._counts)
+
+    @property
+    def draws(self) -> bool:
+        return not all(isinstance(link, Conversion) for link in self.chain.links)
 
     def pure(self, data: Record, seeds: Any, *, counts: bool) -> tuple[dict[str, Any], RowCounts]:
         written, tally = self._launch(data, seeds, donate=False)
@@ -148,12 +156,6 @@ class CompiledChain(Launcher):
 
     def _launch(self, data: Record, seeds: Any, donate: bool) -> tuple[dict[str, Any], Tally | None]:
         fields = self.require_treatable(data)
-        for mark in (*self.chain.seen.values(), *([self.chain.draws] if self.chain.draws else [])):
-            if has_field(data, mark):
-                raise ValueError(
-                    f"`{mark}` must not be in the batch before it is written: got the fields {field_names(data)}."
-                    " Rename it, or let one chain write it."
-                )
         check_seeds(seeds, fields[self.reads[0]].shape[0])
         needed = {path: fields[path] for path in self._needs}
         converted = {
@@ -175,6 +177,12 @@ class CompiledChain(Launcher):
         if key not in self._checked:
             check_batch(self.chain, fields)
             self._checked.add(key)
+        for mark in (*self.chain.seen.values(), *([self.chain.draws] if self.chain.draws else [])):
+            if has_field(data, mark):
+                raise ValueError(
+                    f"`{mark}` must not be in the batch before it is written: got the fields {field_names(data)}."
+                    " Rename it, or let one chain write it."
+                )
         return fields
 
     def check_values(self, data: Record) -> None:

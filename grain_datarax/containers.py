@@ -259,6 +259,12 @@ def _record_container_for(cls: type) -> Container | None:
     return _SEEDED if container is _SEQUENCE else container
 
 
+def as_path(path: Any) -> Any:
+    """An index as the name that it is among paths; anything else as it is."""
+    is_index = isinstance(path, int | np.integer) and not isinstance(path, bool) and path >= 0
+    return str(path) if is_index else path
+
+
 def _is_index(name: str) -> bool:
     return name.isdecimal() and name.isascii() and (name == "0" or name[0] != "0")  # as str(int) writes it
 

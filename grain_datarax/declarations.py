@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from grain_datarax.containers import RECORD_DRAWS, RECORD_SEED
+from grain_datarax.containers import RECORD_DRAWS, RECORD_SEED, as_path
 from grain_datarax.effects.settings import Integer, Name, Number
 
 
@@ -19,24 +19,24 @@ def checked_seed(seed: Any) -> int:
 
 def checked_images(image: Any) -> str | tuple[str, ...]:
     """One path as itself, several as a tuple."""
-    image = _as_path(image)
+    image = as_path(image)
     if isinstance(image, str):
         return image
     if not isinstance(image, list | tuple):
         raise TypeError(f"`image` must be a field or several: got {image!r:.80}. Pass a name, or a list of names.")
     if not image:
         raise ValueError("`image` must name at least one field: got none. Pass a name, or a list of names.")
-    paths = tuple(map(_as_path, image))
+    paths = tuple(map(as_path, image))
     return paths[0] if len(paths) == 1 else paths
 
 
 def checked_labels(labels: Any) -> tuple[str, ...]:
     """Paths as a tuple."""
-    labels = _as_path(labels)
+    labels = as_path(labels)
     labels = (labels,) if isinstance(labels, str) else labels
     if not isinstance(labels, list | tuple):
         raise TypeError(f"`labels` must be a field or several: got {labels!r:.80}. Pass a name, or a list of names.")
-    return tuple(map(_as_path, labels))
+    return tuple(map(as_path, labels))
 
 
 def checked_range(value_range: Any) -> tuple[float, float] | None:
@@ -90,14 +90,8 @@ def _pairs(name: str, fields: Any, values: str) -> tuple[tuple[str, Any], ...]:
     pairs = tuple(fields.items()) if isinstance(fields, Mapping) else fields
     if not isinstance(pairs, tuple) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
         raise TypeError(f"`{name}` must be a mapping from fields to {values}: got {fields!r:.80}. Pass a dict.")
-    pairs = tuple((_as_path(path), value) for path, value in pairs)
+    pairs = tuple((as_path(path), value) for path, value in pairs)
     return tuple(sorted(pairs, key=lambda pair: str(pair[0])))  # equal mappings are equal in any order
-
-
-def _as_path(path: Any) -> Any:
-    """An index as the name that it is among paths; anything else as it is."""
-    is_index = isinstance(path, int | np.integer) and not isinstance(path, bool) and path >= 0
-    return str(path) if is_index else path
 
 
 def _as_it_is(number: float, given: Any) -> float:

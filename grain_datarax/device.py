@@ -147,7 +147,8 @@ class DeviceLoader(grain.IterDataset[Any]):
         # In all processes the same, if they make the same loaders and iterators.
         self._number = next(_numbers) if self._equalize else 0
         self._starts = itertools.count()
-        self._passes = PassWatch() if keep_seed or self._augment is not None else None
+        draws = keep_seed or (self._augment is not None and self._augment.launcher.draws)
+        self._passes = PassWatch() if draws else None
         self._open: weakref.WeakSet[DeviceDatasetIterator] = weakref.WeakSet()
         # Grain's datasets call `parent.__iter__()`, which finds this, and need states that are dicts; `iter(loader)`
         # looks at the class alone. Without `has_child` Grain would put a dataset of its own in between.

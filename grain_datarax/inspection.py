@@ -30,8 +30,8 @@ def draws(chain: Chain, record_seed: Any, shape: Sequence[int]) -> dict[str, dic
 
     Returns:
       By the name of each effect, with `_` for each dot: `applied`, whether it treats the record; its strengths that are
-      ranges, by their names; and what it tells of its draw, such as `positions`; with the batch as axis 0 if there is
-      one.
+      ranges, by their names; and what it tells of its draw, such as `positions`, as in a batch of this chain; with the
+      batch as axis 0 if there is one.
 
     Raises:
       ValueError: If a seed or a shape is none of the chain's.

@@ -257,6 +257,10 @@ class LaunchedInTurn(Launcher):
     def __repr__(self) -> str:
         return f"[{', '.join(map(repr, self._launchers))}]"
 
+    @property
+    def draws(self) -> bool:
+        return any(launcher.draws for launcher in self._launchers)
+
     def paths_in(self, data: Record) -> set[str]:
         return {path for launcher in self._launchers for path in launcher.paths_in(data)}
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from grain_datarax.compiled import CompiledChain, Fields
-from grain_datarax.fields import get_field, set_fields
+from grain_datarax.compiled import CompiledChain
+from grain_datarax.containers import Record
+from grain_datarax.fields import get_field
 
 # No field of anybody's, and no path that dots lead into.
 _SIZE = "height and width without padding"
@@ -21,10 +22,15 @@ class ManySizes:
 
     def __init__(self, exact: CompiledChain) -> None:
         self._exact = exact
-        self._padded = exact.sharing_counts(dataclasses.replace(exact.chain, size=_SIZE))
+        masks = {path: fill for path, fill in exact.chain.fills.items() if fill is not None}
+        self._padded = exact.sharing_counts(dataclasses.replace(exact.chain, masks=masks, size=_SIZE))
+        self._to_pad = (*exact.chain.images, *masks)
         self._first: tuple[int, ...] | None = None
 
-    def __call__(self, data: Fields, seeds: Any) -> dict[str, Any]:
+    def __reduce__(self) -> Any:  # so that a copy counts in one place, too
+        return ManySizes, (self._exact,)
+
+    def __call__(self, data: Record, seeds: Any) -> dict[str, Any]:
         """As a call of the chain's launcher."""
         chain = self._exact.chain
         shape = np.shape(get_field(data, chain.images[0]))
@@ -32,11 +38,10 @@ class ManySizes:
         if shape == self._first:
             return self._exact(data, seeds)
         fields = self._exact.require_treatable(data)  # at its own size
-        to_pad = [*chain.images, *(path for path, fill in chain.fills.items() if fill is not None)]
         own = dict(zip("B" + chain.axes, shape, strict=True))
-        padded = {path: self._resized(fields[path], bucket(own["H"]), bucket(own["W"])) for path in to_pad}
+        padded = {path: self._resized(fields[path], bucket(own["H"]), bucket(own["W"])) for path in self._to_pad}
         size = np.array([[own["H"], own["W"]]], np.int32)
-        written = self._padded(set_fields(data, {**padded, _SIZE: size}), seeds)
+        written = self._padded({**fields, **padded, _SIZE: size}, seeds)
         return {
             path: self._resized(field, own["H"], own["W"]) if path in padded else field
             for path, field in written.items()

@@ -12,6 +12,7 @@ import numpy as np
 
 from grain_datarax.chain import Chain
 from grain_datarax.effects.composition import Composition, Sequential
+from grain_datarax.effects.conversion import Conversion
 from grain_datarax.effects.effect import Effect
 from grain_datarax.effects.mixing import Mixing, MixUp
 from grain_datarax.images import chosen, from_hwc, to_hwc
@@ -179,10 +180,9 @@ class Augmentation:
             for path in chain.labels:
                 result[path] = mixing.mixed_label(fields[path], fields[chain.partner_of(path)], drawn[1])
         told = {**drawn[0], **_told(effect, drawn, images[chain.images[0]].ndim == 4)}
-        if size is not None:
+        if size is not None and not isinstance(effect, Conversion):
             for path in (*chain.images, *(path for path in (*chain.fills, _COVERED) if path in result)):
-                if result[path].dtype == fields[path].dtype:
-                    result[path] = self._without_padding(result[path], size, fields[path])
+                result[path] = self._without_padding(result[path], size, fields[path])
         if taken is not None:
             result = {path: jnp.where(taken, field, fields[path]) for path, field in result.items()}
         return result, told

@@ -12,12 +12,13 @@ from grain_datarax.seeding import RECORD_SEED
 _CAUSES = (
     " Where datasets are mixed, draw behind that, or pass each its own SeedRecords(salt=...); where a FlatMap or an"
     " oversampling makes several records of one, wrap it in SeedChildren, or give each the seed"
-    " child_seed(seed, place)."
+    " child_seed(seed, place). One record that SeedRecords(key=...) meets twice has one seed: leave it."
 )
 _NEXT_PASS = (
     "which repeats every pixel, as Grain draws the same in each pass. For new ones, pass once over all epochs:"
     " IndexSampler(..., num_epochs=n), or dataset.repeat(n) in front of SeedRecords; or make a loader for each epoch,"
-    " its sampler or dataset seeded by the epoch. For an evaluation that is to repeat, leave it."
+    " its sampler or dataset seeded by the epoch; with SeedRecords(key=...), its salt. For an evaluation that is to"
+    " repeat, or what is read twice on purpose, leave it."
 )
 
 
@@ -81,9 +82,9 @@ class PassWatch:
 
 
 def has_equal(values: np.ndarray) -> bool:
-    """Whether a value is there twice."""
+    """Whether a value is there twice; 0 may be, in rows of padding."""
     ordered = np.sort(values)
-    return bool((ordered[1:] == ordered[:-1]).any())
+    return bool(((ordered[1:] == ordered[:-1]) & (ordered[1:] != 0)).any())
 
 
 def warn_of_next_pass(what: str) -> None:
@@ -92,10 +93,11 @@ def warn_of_next_pass(what: str) -> None:
 
 
 def _warn_of_equal(values: np.ndarray) -> None:
-    _, first, counts = np.unique(values, return_index=True, return_counts=True)
-    rows = np.flatnonzero(values == values[first[counts > 1][0]])
+    different, first, counts = np.unique(values, return_index=True, return_counts=True)
+    shared = (counts > 1) & (different != 0)
+    rows = np.flatnonzero(values == different[shared][first[shared].argmin()])
     warnings.warn(
-        f"`{RECORD_SEED}` must differ from record to record: got {len(values) - len(first)} of {len(values)} that"
+        f"`{RECORD_SEED}` must differ from record to record: got {(counts[shared] - 1).sum()} of {len(values)} that"
         f" others in the batch have, too, such as rows {rows[0]} and {rows[1]}, which get the same noise.{_CAUSES}",
         stacklevel=2,
     )

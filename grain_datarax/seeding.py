@@ -1,6 +1,7 @@
 """record -> seeded record: every record takes 64 bits along, of its own generator, its identity or its parent."""
 
 import hashlib
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
@@ -13,11 +14,13 @@ from grain_datarax.containers import (
     Container,
     Record,
     SameRecord,
+    as_path,
     carried,
     carrying,
     record_container_of,
     refusal_of,
     require_record,
+    without,
 )
 from grain_datarax.containers import RECORD_DRAWS as RECORD_DRAWS
 from grain_datarax.containers import RECORD_SEED as RECORD_SEED
@@ -31,7 +34,8 @@ class SeedRecords(grain.transforms.RandomMap):
     and on that alone. Nothing else is drawn, copied or changed, and no JAX backend starts.
 
     A mapping carries its seed as the field `record_seed`, a tuple or a list as its last item, a NamedTuple or a
-    dataclass as the attribute `record_seed`, which its class declares: `record_seed: Any = None`. The augmentation
+    dataclass as the attribute `record_seed`, which its class declares: `record_seed: Any = None`, and where seeds are
+    kept behind an augmentation `record_draws: Any = None`, too. The augmentation
     takes it out again: `(image, label)` comes out as `(image, label)`. In a tuple or a list it is known by its type: a
     last item that is uint32 of shape `(2,)`, or `(B, 2)` in a batch, is taken for a seed.
 
@@ -60,15 +64,17 @@ class SeedRecords(grain.transforms.RandomMap):
       ['str', 'int', 'ndarray']
     """
 
-    def __init__(self, *, key: str | Sequence[str] | None = None, salt: str = "") -> None:
-        paths: tuple[Any, ...] = tuple(key) if isinstance(key, list | tuple) else () if key is None else (key,)
+    def __init__(self, *, key: str | int | Sequence[str | int] | None = None, salt: str = "") -> None:
+        several = isinstance(key, list | tuple)
+        given: Any = key if several else () if key is None else (key,)
+        paths = tuple(map(as_path, given))
         if not all(isinstance(path, str) for path in paths):
             raise TypeError(f"`key` must be the name of a field, or a sequence of names: got {key!r}. Pass strings.")
         if key is not None and not all((paths, *paths)):
             raise ValueError(f'`key` must name a field: got {key!r}. Pass "id", for example, or leave it out.')
         if not isinstance(salt, str):
             raise TypeError(f'`salt` must be a string: got {salt!r}. Pass "train", for example.')
-        self._key = key if key is None or isinstance(key, str) else paths
+        self._key = paths if several else None if key is None else paths[0]
         self._paths = paths
         self._salt = salt
         self._salt_words = _digest(b"", salt.encode()) if salt else np.zeros(2, np.uint32)
@@ -116,7 +122,7 @@ class SeedChildren(grain.experimental.FlatMapTransform):
     follows from its parent's and its place among the children: `child_seed`.
 
     Args:
-      flat_map: What makes children of a record; whether they have the parent's `record_seed` does not matter.
+      flat_map: What makes children of a record; it is given the record without its `record_seed`.
 
     Raises:
       TypeError: If it is no `FlatMap`.
@@ -153,7 +159,7 @@ class SeedChildren(grain.experimental.FlatMapTransform):
                 " Place SeedRecords() in front of it."
             )
         children = []
-        for place, child in enumerate(self._flat_map.flat_map(element)):
+        for place, child in enumerate(self._flat_map.flat_map(without(element, RECORD_SEED, RECORD_DRAWS))):
             require_record(child)
             children.append(carrying(child, RECORD_SEED, child_seed(seed, place)))
         return children
@@ -180,8 +186,10 @@ def child_seed(seed: np.ndarray, place: int) -> np.ndarray:
     """
     if np.shape(seed) != (2,) or getattr(seed, "dtype", None) != np.uint32:
         raise ValueError(f"`seed` must be uint32 of shape (2,): got {seed!r}. Pass the parent's `{RECORD_SEED}`.")
+    if not 0 <= operator.index(place) < 2**64:
+        raise ValueError(f"`place` must be 0 or more, below 2**64: got {place!r}. Pass the child's number.")
     parent = np.asarray(seed).astype("<u4").tobytes()
-    return _digest(parent + int(place).to_bytes(8, "little"), b"child")
+    return _digest(parent + operator.index(place).to_bytes(8, "little"), b"child")
 
 
 def draw_seed(rng: np.random.Generator) -> np.ndarray:
@@ -227,17 +235,17 @@ def _digest(identity: bytes, salt: bytes) -> np.ndarray:
 
 def _identity(value: Any, path: str) -> bytes:
     """What tells a value from all others, also where several stand in a row."""
-    plain = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    plain = value.tolist() if hasattr(value, "tolist") else value  # an array, of JAX too
     if isinstance(plain, os.PathLike):
         plain = os.fspath(plain)
-    if isinstance(plain, list):
+    if isinstance(plain, list | tuple):
         parts = [_identity(each, path) for each in plain]
         return b"list %d:" % len(parts) + b"".join(parts)
     if isinstance(plain, bool | int):
         text = b"%d" % plain
         return b"int %d:" % len(text) + text
     if isinstance(plain, str | bytes):
-        text = plain.encode() if isinstance(plain, str) else plain
+        text = plain.encode(errors="surrogateescape") if isinstance(plain, str) else plain  # as paths are
         return b"str %d:" % len(text) + text
     raise TypeError(
         f'`key` must name fields of integers, strings, bytes or paths: got {type(value).__name__} in field "{path}".'

@@ -88,8 +88,13 @@ def _at(position: jax.Array, length: int, unit: Any) -> jax.Array:
 
 
 def _in_units(edges: np.ndarray, unit: Any) -> jax.Array:
-    # By NumPy where it can be: XLA divides by a constant by multiplying, and may round a whole number to less.
-    return jnp.asarray(edges.astype(np.float32) / unit if isinstance(unit, jax.Array) else edges / unit, jnp.float32)
+    # By NumPy where it can be: XLA divides by one number by multiplying, and may round a whole number to less. Behind a
+    # barrier it does not know that all are one.
+    if not isinstance(unit, jax.Array):
+        return jnp.asarray(edges / unit, jnp.float32)
+    whole = jnp.asarray(edges, jnp.float32)
+    quotient: jax.Array = whole / jax.lax.optimization_barrier(jnp.broadcast_to(unit.astype(jnp.float32), whole.shape))
+    return quotient
 
 
 def _count(rows: jax.Array, columns: jax.Array, hidden: jax.Array) -> jax.Array:

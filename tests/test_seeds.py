@@ -1,9 +1,11 @@
 """Seeds: never shared in silence, and for evaluation those of the records themselves."""
 
+import functools
 import pathlib
 import warnings
 
 import grain
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from effect_table import chain
@@ -226,7 +228,7 @@ def test_identities_are_equal_where_people_would_say_so_and_only_there():
         ({"key": "id"}, {"id": 0.5}, TypeError, '`key` must name fields of integers, .* got float in field "id"'),
         ({"key": "id"}, {"id": None}, TypeError, "got NoneType"),
         ({"key": "id"}, {"id": np.zeros(2)}, TypeError, "got float"),
-        ({"key": 3}, {}, TypeError, "`key` must be the name of a field"),
+        ({"key": 0.5}, {}, TypeError, "`key` must be the name of a field"),
         ({"key": ()}, {}, ValueError, "`key` must name a field"),
         ({"key": ""}, {}, ValueError, "`key` must name a field"),
         ({"salt": 3}, {}, TypeError, "`salt` must be a string: got 3"),
@@ -319,3 +321,59 @@ def test_the_same_batch_over_and_over_is_nobodys_second_pass():
     batch = next(iter(drawn().batch(8)))
     for _ in range(3):
         augment.map(batch)
+
+
+def test_rows_of_padding_share_no_seed():
+    padded = drawn().batch(12, batch_fn=functools.partial(grain.experimental.batch_and_pad, batch_size=12))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(padded.map(gdx.AugmentBatch(chain(*NOISE))))
+    watch, few = SeedWatch(passes=False), np.zeros((6, 2), np.uint32)
+    few[2:4] = 7
+    with pytest.warns(UserWarning, match="1 of 6 .* rows 2 and 3"):
+        watch.look(few)
+
+
+def test_a_pass_that_draws_nothing_repeats_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = gdx.DeviceLoader(drawn().batch(8), chain(gdx.Cast()))
+        assert pixels(data) == pixels(data)
+
+
+def test_children_of_augmented_and_of_tuple_records_have_seeds_of_their_own():
+    record = {"image": images(1)[0], "record_seed": np.array([1, 2], np.uint32)}
+    augmented_once = gdx.AugmentRecord(chain(*NOISE)).random_map(record, None)
+    children = gdx.SeedChildren(Halves()).flat_map(augmented_once)
+    again = [gdx.AugmentRecord(chain(*NOISE)).random_map(child, None)["image"] for child in children]
+    assert (again[0] != again[1]).any()
+
+    class Twice(grain.experimental.FlatMapTransform):
+        max_fan_out = 2
+
+        def flat_map(self, element):
+            image, label = element
+            return [(image, label), (image, label + 1)]
+
+    seeded = gdx.SeedRecords().random_map((record["image"], 3), np.random.default_rng(0))
+    first, second = gdx.SeedChildren(Twice()).flat_map(seeded)
+    assert (first[1], second[1]) == (3, 4)
+    assert first[2].tolist() == gdx.child_seed(seeded[2], 0).tolist() != second[2].tolist()
+
+
+def test_places_that_are_none_are_refused():
+    parent = np.array([1, 2], np.uint32)
+    with pytest.raises(ValueError, match="`place` must be 0 or more, below .*: got -1"):
+        gdx.child_seed(parent, -1)
+    with pytest.raises(TypeError):
+        gdx.child_seed(parent, 1.5)
+
+
+def test_identities_may_be_names_of_any_file_tuples_and_arrays_of_jax():
+    same = seeds_of([{"id": each} for each in (("ep", 3), ["ep", 3])], key="id")
+    assert same[0].tolist() == same[1].tolist()
+    numbers = seeds_of([{"id": each} for each in (7, jnp.array(7))], key="id")
+    assert numbers[0].tolist() == numbers[1].tolist()
+    assert seeds_of([{"id": "a\udcff.jpg"}], key="id")[0].dtype == np.uint32
+    by_index = gdx.SeedRecords(key=0).random_map(("a.jpg", 3), None)
+    assert by_index[2].tolist() == seeds_of([{"id": "a.jpg"}], key="id")[0].tolist()

@@ -1,6 +1,7 @@
 """Images of many sizes in one batch, and one after the other: padding changes no record's pixels."""
 
 import dataclasses
+import pickle
 
 import grain
 import jax
@@ -206,10 +207,13 @@ def test_padding_counts_for_nothing():
     augment.map(padded_batch(given, 24, 24))  # of zeros, which the range does not hold
     assert augment.counts()["GaussianNoise"]["outside"] == 0
     given[0]["image"][0, 0, 0] = 0.0
-    augment.map(padded_batch(given, 24, 24))
+
+    def outside():
+        augment.map(padded_batch(given, 24, 24))
+        return augment.counts()["GaussianNoise"]["outside"]
+
     with pytest.warns(UserWarning, match="values outside so far"):
-        counts = augment.counts()
-    assert counts["GaussianNoise"]["outside"] == 1
+        assert outside() == 1
     with pytest.raises(ValueError, match="`value_range` must hold the values"):
         gdx.AugmentBatch(links).map(padded_batch(given, 24, 24))
 
@@ -323,3 +327,77 @@ def test_effects_that_look_beyond_a_pixel_take_no_padding():
         chain(gdx.GaussianNoise(), size="image")
     with pytest.raises(KeyError, match="`size` must be a field"):
         gdx.AugmentBatch(chain(gdx.GaussianNoise(), size="size")).map({"image": images(1), "record_seed": seeds(1)})
+
+
+def test_tuples_of_many_sizes_are_records_too():
+    links = chain(gdx.GaussianNoise(), gdx.PatchDropout(num_patches=1, patch_size=(2, 2)), image=0)
+    augment = gdx.AugmentRecord(links)
+    for record in records(SIZES[:3]):
+        image, label, _ = augment.random_map((record["image"], 3, record["record_seed"]), None)[:3]
+        np.testing.assert_array_equal(image, alone(dataclasses.replace(links, image="image"), record)["image"])
+        assert label == 3
+    batch = padded_batch(records(SIZES[:3]), 20, 20)
+    sized = gdx.AugmentBatch(chain(gdx.GaussianNoise(), image=0, size=2))
+    result = sized.map((batch["image"], np.arange(3), batch["size"], batch["record_seed"]))
+    expected = gdx.AugmentBatch(chain(gdx.GaussianNoise(), size="size")).map(batch)["image"]
+    np.testing.assert_array_equal(np.asarray(result[0]), np.asarray(expected))
+
+
+def test_what_is_not_treated_is_not_padded():
+    augment = gdx.AugmentRecord(chain(EFFECTS["patch_dropout"](), masks={"depth": None}))
+    for record in records(SIZES[:3]):
+        depth = np.zeros(record["image"].shape[:2], np.float32)
+        assert augment.random_map({**record, "depth": depth}, None)["depth"] is depth
+
+
+@dataclasses.dataclass(frozen=True)
+class TopLeft(gdx.PatchDropout):
+    def draw(self, key, shape):
+        return jnp.zeros((1, 2), jnp.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Smeared(gdx.GaussianNoise):
+    def pixels(self, image, drawn, scale):
+        return super().pixels((image + jnp.roll(image, 1, axis=0)) / 2, drawn, scale)
+
+
+@pytest.mark.parametrize("effect", [TopLeft(num_patches=1, patch_size=(2, 2)), Smeared()])
+def test_what_a_subclass_says_otherwise_is_not_padded(effect):
+    with pytest.raises(ValueError, match="`size` must be None for"):
+        chain(effect, size="size")
+    augment = gdx.AugmentRecord(chain(effect))
+    for record in records(SIZES[:3]):
+        np.testing.assert_array_equal(augment.random_map(record, None)["image"], alone(chain(effect), record)["image"])
+
+
+@pytest.mark.parametrize("height", [7, 49, 224])
+def test_keypoints_on_the_edges_of_pixels_are_where_they_are_without_padding(height):
+    places = np.stack([np.full(height, 0.5, np.float32), (np.arange(height) / height).astype(np.float32)], axis=-1)
+    record = {"image": np.zeros((height, 8, 3), np.uint8), "points": places, "record_seed": seeds(1)[0]}
+    effect = gdx.PatchDropout(num_patches=max(1, height // 20), patch_size=(5, 8))
+    require_equal(chain(effect, keypoints={"points": "rel_xy"}), [record], [(1, 300, 8)])
+
+
+@pytest.mark.parametrize("sides", [(0.3, 2), (2, 0.3), (0.3, 0.3), (2, 2), ((1, 3), 0.3)])
+def test_sides_of_all_kinds_work_on_explicit_meshes(sides):
+    links = chain(gdx.PatchDropout(num_patches=2, patch_size=sides), size="size")
+    batch = padded_batch(records(SIZES * 2)[:8], 20, 20)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    spread = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+    results = [np.asarray(gdx.AugmentBatch(links).map(each)["image"]) for each in (batch, spread)]
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_padding_is_converted_whatever_type_comes_in(dtype):
+    batch = padded_batch(records(SIZES[:3], dtype=dtype), 24, 24)
+    links = chain(gdx.Normalize(mean=0.5, std=0.5), size="size")
+    assert (np.asarray(gdx.AugmentBatch(links).map(batch)["image"])[:, 20:, 20:] == -1).all()
+
+
+def test_a_copy_counts_records_of_all_sizes():
+    augment = pickle.loads(pickle.dumps(gdx.AugmentRecord(chain(gdx.GaussianNoise()))))
+    for record in records(SIZES):
+        augment.random_map(record, None)
+    assert augment.counts()["GaussianNoise"]["applied"] == len(SIZES)

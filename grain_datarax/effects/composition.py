@@ -58,7 +58,6 @@ class Composition(Effect):
     same_on_frame: bool = dataclasses.field(default=True, kw_only=True)
 
     replaces = True  # it changes nothing itself
-    by_value = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,6 +66,11 @@ class Composition(Effect):
                 f"`same_on_frame` must be True for {type(self).__name__}, which chooses for a whole record: got False."
                 " Set it on the effects that it holds."
             )
+
+    @property
+    def may_be_padded(self) -> bool:
+        """Yes: what it holds says for itself."""
+        return True
 
     @abc.abstractmethod
     def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:

@@ -39,8 +39,6 @@ class Conversion(PixelEffect):
 
     dtype: Annotated[str, Choice(_TYPES)] = "float32"
 
-    by_value = True
-
     def __post_init__(self) -> None:
         if self.dtype is not None and not isinstance(self.dtype, str):
             object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
@@ -90,6 +88,8 @@ class Cast(Conversion):
 
     scale: bool = False
 
+    by_value = True
+
     def ends(self, scale: Scale) -> np.ndarray:
         return np.array([0.0, 1.0] if self.scale else [scale.low, scale.high], np.float64)
 
@@ -118,6 +118,8 @@ class Normalize(Conversion):
 
     mean: Annotated[float | tuple[float, ...], PerChannel(Number(rule="be finite"))]
     std: Annotated[float | tuple[float, ...], PerChannel(Number(1e-30, 1e30, "be positive, from 1e-30 to 1e30"))]
+
+    by_value = True
 
     def why_not(self, shape: tuple[int, int, int], scale: Scale, field: str) -> str | None:
         for name, values in (("mean", self.mean), ("std", self.std)):

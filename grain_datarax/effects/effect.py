@@ -15,6 +15,9 @@ from grain_datarax.effects.settings import Fraction, Probability, Strength, rule
 from grain_datarax.images import UNIT, Scale
 from grain_datarax.random.sized import sized_key
 
+# What decides what becomes of an image.
+_LAWS = ("draw", "image", "pixels", "pixels_in_place", "covered", "mask")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Effect(abc.ABC):
@@ -59,7 +62,7 @@ class Effect(abc.ABC):
     # Whether it sets some values and leaves all others exactly as they are, also those outside the value range.
     replaces: ClassVar[bool] = False
     # Whether it draws in the image's shape, or for the whole image, and treats each value for itself: then images may
-    # be padded.
+    # be padded. A subclass that draws or treats them otherwise has to say it again.
     by_value: ClassVar[bool] = False
 
     @property
@@ -76,6 +79,11 @@ class Effect(abc.ABC):
         super().__init_subclass__(**kwargs)
         if "__repr__" not in vars(cls):  # else `dataclass` makes one of all settings
             cls.__repr__ = cls.__repr__  # type: ignore[method-assign]
+        if not vars(cls).keys().isdisjoint(_LAWS):  # of which what was said above it no longer holds
+            if "by_value" not in vars(cls):
+                cls.by_value = False
+            if "draw_padded" not in vars(cls):
+                cls.draw_padded = Effect.draw_padded  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
         if "__dataclass_fields__" not in vars(type(self)):

@@ -173,7 +173,7 @@ def _in_pixels(side: int | float, length: int) -> int:
 def _side_of(side: int | float, length: jax.Array, most: int) -> jax.Array:
     """The same, of a length that JAX alone knows, at most this."""
     if isinstance(side, int):
-        return jnp.asarray(side, jnp.int32)
+        return length * 0 + side  # not a constant, which has no sharding on Explicit meshes
     # Rounded as above; not by index, as a gather has no sharding to infer from on Explicit meshes.
     by_length = np.array([_in_pixels(side, each) for each in range(most + 1)], np.int32)
     found: jax.Array = jnp.where(np.arange(most + 1) == length, by_length, 0).sum(dtype=jnp.int32)
