@@ -79,7 +79,7 @@ class _EqualizedIterator(grain.DatasetIterator[Any]):
         batch = next(self._parent)
         word: Word = {"rows": record_count([leaf for leaf in jax.tree.leaves(batch) if has_rows(leaf)])}
         if self._padding is None:
-            self._padding = jax.tree.map(lambda leaf: np.zeros_like(leaf[:0]) if has_rows(leaf) else None, batch)
+            self._padding = jax.tree.map(_without_rows, batch)
             word["form"] = form_of(batch)
         return batch, word
 
@@ -107,6 +107,12 @@ class _EqualizedIterator(grain.DatasetIterator[Any]):
     def set_state(self, state: dict[str, Any]) -> None:
         self._parent.set_state(state)
         self._padding, self._ended, self._before = None, False, None
+
+
+def _without_rows(leaf: Any) -> Any:
+    if not isinstance(leaf, np.ndarray | jax.Array):
+        return None
+    return np.zeros((0, *leaf.shape[1:]) if leaf.ndim else (), leaf.dtype)
 
 
 def _fold(words: list[Word]) -> Word:

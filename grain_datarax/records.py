@@ -269,8 +269,10 @@ def _draw(
     def draw(keys: Mapping[str, jax.Array]) -> Any:
         strengths = {name: _strength(keys[name], getattr(effect, name)) for name in effect.ranges}
         drawing = effect.with_strengths(strengths)
-        draw = drawing.draw if size is None else functools.partial(drawing.draw_padded, size=size)
-        return strengths, same_each_time("draw", lambda: draw(keys[""], shape=shape))
+        if size is None:
+            return strengths, same_each_time("draw", lambda: drawing.draw(keys[""], shape))
+        own = size
+        return strengths, same_each_time("draw", lambda: drawing.draw_padded(keys[""], own, shape))
 
     # The axis of one keeps XLA's CPU fusion from hashing in its loops over channels, which are not vectorised, and from
     # compiling keys of keys of keys for minutes.

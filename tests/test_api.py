@@ -165,7 +165,7 @@ def test_effects_and_chains_show_their_arguments():
     )
     assert list(inspect.signature(gdx.Chain).parameters) == [
         "effects", "seed", "image", "axes", "value_range", "clip", "channels", "masks", "boxes",
-        "keypoints", "labels", "partner", "draws",
+        "keypoints", "labels", "partner", "draws", "size",
     ]  # fmt: skip
 
 
