@@ -1,4 +1,4 @@
-"""With `jax_transfer_guard` at "disallow", as some training loops set it, nothing is transferred but explicitly."""
+"""With `jax_transfer_guard` at "disallow", as some training loops set it, nothing is transferred but what is meant."""
 
 import grain
 import jax
