@@ -11,9 +11,6 @@ import pickle
 import signal
 import sys
 
-os.environ["KERAS_BACKEND"] = "jax"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
-
 import absl.flags
 import grain
 import jax
@@ -63,7 +60,7 @@ def big_vision(run):
         ],
         seed=0,
     )
-    mesh = jax.make_mesh((4,), ("data",))
+    mesh = jax.make_mesh((len(jax.devices()),), ("data",))
     sharding = jax.NamedSharding(mesh, jax.P("data", None, None, None))
     weights = jax.device_put(
         np.zeros((16, 16, 3), np.float32) if run.weights is None else run.weights, jax.NamedSharding(mesh, jax.P())

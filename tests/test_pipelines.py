@@ -16,10 +16,11 @@ PROGRAM = pathlib.Path(__file__).parent / "pipeline_process.py"
 
 def run(kind, folder, killed_at=None):
     arguments = [kind, str(folder)] + ([str(killed_at)] if killed_at else [])
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
     # Into a file: workers of a killed process would hold a pipe open.
     with open(folder.with_suffix(".log"), "w+") as log:
         program = subprocess.Popen(
-            [sys.executable, str(PROGRAM), *arguments], stdout=log, stderr=log, start_new_session=True
+            [sys.executable, str(PROGRAM), *arguments], stdout=log, stderr=log, env=environment, start_new_session=True
         )
         code = program.wait(timeout=180)
         with contextlib.suppress(ProcessLookupError):  # what a killed one leaves behind

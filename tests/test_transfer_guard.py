@@ -21,7 +21,7 @@ MIXED = gdx.Chain([gdx.MixUp(), gdx.CutMix()], seed=0)
 def guarded():
     jax.config.update(SETTING, "disallow")
     yield
-    jax.config.update(SETTING, None)
+    jax.config.update(SETTING, "allow")  # None would leave it as it is
 
 
 def batches():
@@ -112,7 +112,7 @@ def test_operators_of_the_pages_transfer_nothing_implicitly(make):
         operator.apply_batch(gdx.Batch({"image": seeded_batch(8)["image"]}))
         operator.get_operation_stats()
     finally:
-        jax.config.update(SETTING, None)
+        jax.config.update(SETTING, "allow")  # None would leave it as it is
 
 
 @pytest.mark.usefixtures("guarded")
