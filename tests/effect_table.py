@@ -49,7 +49,8 @@ COMPOSED = ["one of", "some of", "sequential"]
 def _each(names, also_long=()):
     # What has ranges, or others in it, runs the laws of the plain ones, and takes long to compile.
     rows = [pytest.param(EFFECTS[name], id=name) for name in names]
-    return rows + [pytest.param(EFFECTS[name], id=name, marks=pytest.mark.long) for name in also_long]
+    marks = (pytest.mark.long, pytest.mark.thorough)
+    return rows + [pytest.param(EFFECTS[name], id=name, marks=marks) for name in also_long]
 
 
 every_effect = pytest.mark.parametrize("effect", _each(EFFECTS))

@@ -58,7 +58,13 @@ def test_with_padding_each_record_is_valid_once_and_all_processes_end_together(p
 @many
 @pytest.mark.parametrize(
     ("processes", "workers", "kept"),
-    [(2, 0, KEPT[2]), (2, 2, KEPT[2]), (4, 0, [9, 6, 16, 12]), (4, 2, [9, 6, 16, 12]), (4, 0, KEPT[4])],
+    [
+        (2, 0, KEPT[2]),
+        pytest.param(2, 2, KEPT[2], marks=pytest.mark.thorough),
+        (4, 0, [9, 6, 16, 12]),
+        pytest.param(4, 2, [9, 6, 16, 12], marks=pytest.mark.thorough),
+        pytest.param(4, 0, KEPT[4], marks=pytest.mark.thorough),
+    ],
 )
 def test_dropping_leaves_each_process_the_batches_that_all_have(processes, kept, workers, tmp_path):
     start(processes, tmp_path, "unequal", "drop", workers, json.dumps(kept))

@@ -95,6 +95,7 @@ def test_padding_changes_nothing_in_any_type(dtype):
 
 
 @pytest.mark.long
+@pytest.mark.thorough
 def test_24_records_of_24_sizes_have_the_same_pixels_in_batches_of_1_4_and_24():
     rng = np.random.default_rng(0)
     sizes = [tuple(rng.integers(6, 40, 2).tolist()) for _ in range(24)]
