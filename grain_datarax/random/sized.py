@@ -68,7 +68,9 @@ def _new_stream(height: int, width: int) -> Hashable:
         return jax.random.bits(of_words(key), shape, jnp.dtype(f"uint{bit_width}"))
 
     def seed(_: Any) -> jax.Array:
-        raise NotImplementedError("Keys of padded images are made by sized_key.")
+        raise TypeError(
+            "`key` must be made by sized_key for a padded image: got a seed. Call sized_key(key, size, padded)."
+        )
 
     return jax_prng.define_prng_impl(
         key_shape=(4,),
