@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 import grain_datarax as gdx
 from benchmarks.batches import operators_of
-from grain_datarax.effects.patch_dropout import _scatter
+from grain_datarax.effects.patches import _scatter
 from grain_datarax.images import Scale
 
 SALT_PROB = PEPPER_PROB = 0.1  # and 0.02, which is no whole number of 2**-16

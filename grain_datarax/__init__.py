@@ -7,15 +7,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from grain_datarax.chain import Chain
     from grain_datarax.device import DeviceLoader
+    from grain_datarax.effects.channel_dropout import ChannelDropout
     from grain_datarax.effects.composition import OneOf, Sequential, SomeOf
     from grain_datarax.effects.conversion import Cast, Normalize
+    from grain_datarax.effects.coverage_dropout import CoverageDropout
+    from grain_datarax.effects.cutout import Cutout
     from grain_datarax.effects.effect import Effect
     from grain_datarax.effects.function import Function
     from grain_datarax.effects.gaussian_noise import GaussianNoise, gaussian_noise
+    from grain_datarax.effects.grid_dropout import GridDropout
+    from grain_datarax.effects.grid_mask import GridMask
     from grain_datarax.effects.mixing import CutMix, MixUp
+    from grain_datarax.effects.multiplicative_noise import MultiplicativeNoise
     from grain_datarax.effects.patch_dropout import PatchDropout, patch_dropout
+    from grain_datarax.effects.patch_gaussian import PatchGaussian
+    from grain_datarax.effects.pixel_dropout import PixelDropout
     from grain_datarax.effects.poisson_noise import PoissonNoise, poisson_noise
+    from grain_datarax.effects.random_erasing import RandomErasing
+    from grain_datarax.effects.rician_noise import RicianNoise
     from grain_datarax.effects.salt_pepper_noise import SaltPepperNoise, salt_pepper_noise
+    from grain_datarax.effects.sensor_noise import SensorNoise
+    from grain_datarax.effects.speckle_noise import SpeckleNoise
+    from grain_datarax.effects.uniform_noise import UniformNoise
     from grain_datarax.inspection import draws, replay
     from grain_datarax.pages.batch import Batch, Element
     from grain_datarax.pages.modality import ModalityOperator, ModalityOperatorConfig
@@ -35,7 +48,10 @@ __all__ = [
     "Batch",
     "Cast",
     "Chain",
+    "ChannelDropout",
+    "CoverageDropout",
     "CutMix",
+    "Cutout",
     "DataraxModule",
     "DataraxModuleConfig",
     "DeviceLoader",
@@ -43,9 +59,12 @@ __all__ = [
     "Element",
     "Function",
     "GaussianNoise",
+    "GridDropout",
+    "GridMask",
     "MixUp",
     "ModalityOperator",
     "ModalityOperatorConfig",
+    "MultiplicativeNoise",
     "NoiseOperator",
     "NoiseOperatorConfig",
     "Normalize",
@@ -53,12 +72,19 @@ __all__ = [
     "PatchDropout",
     "PatchDropoutOperator",
     "PatchDropoutOperatorConfig",
+    "PatchGaussian",
+    "PixelDropout",
     "PoissonNoise",
+    "RandomErasing",
+    "RicianNoise",
     "SaltPepperNoise",
     "SeedChildren",
     "SeedRecords",
+    "SensorNoise",
     "Sequential",
     "SomeOf",
+    "SpeckleNoise",
+    "UniformNoise",
     "__version__",
     "augment",
     "child_seed",
@@ -83,6 +109,19 @@ _HOMES = (
     "effects.gaussian_noise",
     "effects.salt_pepper_noise",
     "effects.poisson_noise",
+    "effects.channel_dropout",
+    "effects.coverage_dropout",
+    "effects.cutout",
+    "effects.grid_dropout",
+    "effects.grid_mask",
+    "effects.multiplicative_noise",
+    "effects.patch_gaussian",
+    "effects.pixel_dropout",
+    "effects.random_erasing",
+    "effects.rician_noise",
+    "effects.sensor_noise",
+    "effects.speckle_noise",
+    "effects.uniform_noise",
     "chain",
     "pages.batch",
     "pages.module",

@@ -324,7 +324,7 @@ def _with_parts(effect: Effect) -> list[Effect]:
 
 
 def _drawn_settings(effect: Effect) -> tuple[str, ...]:
-    return effect.ranges if effect.p == 1 else ("p", *effect.ranges)
+    return effect.drawn_settings if effect.p == 1 else ("p", *effect.drawn_settings)
 
 
 def _effect_from(part: Any, table: Mapping[str, type[Effect]]) -> Effect:

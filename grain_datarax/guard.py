@@ -8,7 +8,7 @@ import numpy as np
 
 from grain_datarax.chain import Chain
 from grain_datarax.containers import RECORD_SEED, Record
-from grain_datarax.effects.effect import Occlusion
+from grain_datarax.effects.occlusion import Occlusion
 from grain_datarax.fields import get_field
 from grain_datarax.images import (
     chosen,

@@ -28,11 +28,13 @@ class Scale:
       high: The value that is 1 in settings.
       bounds: Results are clipped to these values; None does not clip. Integers saturate at their type besides. Where
         `limits` says so, values may lie outside them.
+      truncates: Whether integers are cut off instead of rounded to the nearest.
     """
 
     low: Any = 0.0
     high: Any = 1.0
     bounds: Range = None
+    truncates: bool = False
 
     @property
     def width(self) -> Any:
@@ -43,10 +45,20 @@ class Scale:
         """A setting as a value of the image; rounded for integers."""
         if isinstance(fraction, jax.Array):
             values = self.low + rounded(fraction * self.width)
-            return values if is_float(dtype) else jnp.clip(jnp.round(values), self.low, self.high)
+            return values if is_float(dtype) else jnp.clip(self._whole(values), self.low, self.high)
         if is_float(dtype):
             return fraction if (self.low, self.high) == (0, 1) else self.low + fraction * self.width
-        return int(min(self.low + round(fraction * self.width), self.high))  # above 2**53 the product may round beyond
+        steps = math.floor(fraction * self.width) if self.truncates else round(fraction * self.width)
+        return int(min(self.low + steps, self.high))  # above 2**53 the product may round beyond
+
+    def any_value(self, levels: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+        """Uniform levels in (0, 1) as values of the image, all of them equally likely."""
+        if is_float(dtype):
+            values: jax.Array = self.low + rounded(levels * self.width)
+            return values
+        steps: jax.Array = jnp.floor(levels * (self.width + 1)).astype(jnp.int32)
+        values = steps + self.low
+        return values
 
     def to_fractions(self, image: jax.Array) -> jax.Array:
         """An image as fractions of its range, `float32`, or `float64` for images of that type."""
@@ -72,7 +84,11 @@ class Scale:
         if is_float(dtype):
             return rounded_to(values if self.bounds is None else jnp.clip(values, *self.bounds), dtype)
         low, high = integer_limits(dtype) if self.bounds is None else self.bounds
-        return jnp.clip(jnp.round(values), low, high).astype(dtype)
+        return jnp.clip(self._whole(values), low, high).astype(dtype)
+
+    def _whole(self, values: jax.Array) -> jax.Array:
+        # A hair above, as products of float32 may fall short of a whole number.
+        return jnp.floor(values + np.float32(2**-12)) if self.truncates else jnp.round(values)
 
     def limits(self, dtype: jax.typing.DTypeLike) -> Range:
         """`bounds`, or None where no value of this type can lie outside them."""

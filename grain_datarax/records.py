@@ -17,9 +17,9 @@ from grain_datarax.effects.effect import Effect
 from grain_datarax.effects.mixing import Mixing, MixUp
 from grain_datarax.images import chosen, from_hwc, to_hwc
 from grain_datarax.purity import same_each_time
-from grain_datarax.random.bits import STREAM, uniform_integers, uniform_levels
+from grain_datarax.random.bits import STREAM, uniform_levels
 from grain_datarax.random.keys import record_keys
-from grain_datarax.random.rounding import rounded
+from grain_datarax.random.sized import sized_key
 from grain_datarax.visibility import covered_share, is_visible
 
 Fields = Mapping[str, jax.Array]
@@ -179,7 +179,7 @@ class Augmentation:
             mixing = effect.with_strengths(drawn[0])
             for path in chain.labels:
                 result[path] = mixing.mixed_label(fields[path], fields[chain.partner_of(path)], drawn[1])
-        told = {**drawn[0], **_told(effect, drawn, images[chain.images[0]].ndim == 4)}
+        told = _told(effect, drawn, images[chain.images[0]].ndim == 4)
         if size is not None and not isinstance(effect, Conversion):
             for path in (*chain.images, *(path for path in (*chain.fills, _COVERED) if path in result)):
                 result[path] = self._without_padding(result[path], size, fields[path])
@@ -267,12 +267,12 @@ def _draw(
     """
 
     def draw(keys: Mapping[str, jax.Array]) -> Any:
-        strengths = {name: _strength(keys[name], getattr(effect, name)) for name in effect.ranges}
+        def key(name: str) -> jax.Array:
+            return keys[name] if size is None else sized_key(keys[name], size, shape[:2])
+
+        strengths = {name: effect.draw_setting(name, key(name), shape) for name in effect.drawn_settings}
         drawing = effect.with_strengths(strengths)
-        if size is None:
-            return strengths, same_each_time("draw", lambda: drawing.draw(keys[""], shape))
-        own = size
-        return strengths, same_each_time("draw", lambda: drawing.draw_padded(keys[""], own, shape))
+        return strengths, same_each_time("draw", lambda: drawing.sample(keys[""], shape, size))
 
     # The axis of one keeps XLA's CPU fusion from hashing in its loops over channels, which are not vectorised, and from
     # compiling keys of keys of keys for minutes.
@@ -287,20 +287,13 @@ def _draw(
     return of_one(keys)
 
 
-def _strength(key: jax.Array, within: tuple[Any, Any]) -> jax.Array:
-    """A number of a range, both ends included: `int32` of integers, else `float32`; uniform."""
-    low, high = within
-    if isinstance(low, int):
-        return low + uniform_integers(key, (1,), np.array([high - low + 1]))[0]
-    return jnp.clip(low + rounded(np.float32(high - low) * uniform_levels(key, ())), low, high)
-
-
 def _told(effect: Effect, drawn: Any, has_frames: bool) -> dict[str, jax.Array]:
     """What an effect tells of its draw, or of those of its frames."""
 
     def tell(drawn: Any) -> dict[str, jax.Array]:
         strengths, draw = drawn
-        return effect.with_strengths(strengths).told(draw)
+        small = {name: value for name, value in strengths.items() if value.ndim < 3}  # which noise that fills is not
+        return {**small, **effect.with_strengths(strengths).told(draw)}
 
     apart = has_frames and not effect.same_on_frame and jax.tree.leaves(drawn)
     return jax.vmap(tell)(drawn) if apart else tell(drawn)

@@ -29,6 +29,19 @@ EFFECTS = {
     "some of": lambda **settings: composed(gdx.SomeOf, **{"count": (1, 2), **settings}),
     "sequential": lambda **settings: composed(gdx.Sequential, **settings),
     "function": lambda **settings: gdx.Function(dimmed, {"most": 0.5}, **settings),
+    "speckle": gdx.SpeckleNoise,
+    "uniform": gdx.UniformNoise,
+    "multiplicative": gdx.MultiplicativeNoise,
+    "sensor": lambda **settings: gdx.SensorNoise(**{"shot": (1e-3, 1e-2), "read": (1e-3, 0.1), **settings}),
+    "rician": gdx.RicianNoise,
+    "patch gaussian": lambda **settings: gdx.PatchGaussian(**{"patch_size": (6, 9), **settings}),
+    "random erasing": lambda **settings: gdx.RandomErasing(**{"p": 1.0, "scale": (0.1, 0.33), **settings}),
+    "cutout": lambda **settings: gdx.Cutout(**{"patch_size": (7, 6), "fill": "random", **settings}),
+    "grid mask": lambda **settings: gdx.GridMask(**{"unit": (3, 8), **settings}),
+    "grid dropout": lambda **settings: gdx.GridDropout(**{"patch_size": (3, 4), "fill": (0.1, 0.2, 0.3), **settings}),
+    "coverage dropout": lambda **settings: gdx.CoverageDropout(**{"patch_size": (3, 4), "fill": "mean", **settings}),
+    "pixel dropout": lambda **settings: gdx.PixelDropout(**{"drop_prob": 0.3, "fill": "noise", **settings}),
+    "channel dropout": gdx.ChannelDropout,
 }
 
 

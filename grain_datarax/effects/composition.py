@@ -12,6 +12,7 @@ import numpy as np
 from grain_datarax.effects.effect import Effect
 from grain_datarax.effects.settings import Integer, Number, OrRange, Rule, ends
 from grain_datarax.random.bits import uniform_integers, uniform_levels
+from grain_datarax.random.ranks import ranks
 
 
 class Effects(Rule):
@@ -169,11 +170,7 @@ class SomeOf(Composition):
 
     def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
         del shape
-        levels, place = uniform_levels(key, (len(self.effects),)), np.arange(len(self.effects))
-        earlier = (levels[None] < levels[:, None]) | (
-            (levels[None] == levels[:, None]) & (place[None] < place[:, None])
-        )
         least, most = ends(self.count)
         count = least + uniform_integers(jax.random.fold_in(key, 1), (1,), np.array([most - least + 1]))
-        chosen: jax.Array = earlier.sum(axis=1, dtype=jnp.int32) < count
+        chosen: jax.Array = ranks(uniform_levels(key, (len(self.effects),))) < count
         return chosen

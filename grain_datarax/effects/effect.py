@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grain_datarax.effects.settings import Fraction, Probability, Strength, rules
+from grain_datarax.effects.settings import Probability, Strength, rules
 from grain_datarax.images import UNIT, Scale
+from grain_datarax.random.ranges import in_range
 from grain_datarax.random.sized import sized_key
 
 # What decides what becomes of an image.
-_LAWS = ("draw", "image", "pixels", "pixels_in_place", "covered", "mask")
+_LAWS = ("draw", "sample", "image", "pixels", "pixels_in_place", "covered", "mask")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -102,13 +103,19 @@ class Effect(abc.ABC):
             object.__setattr__(self, name, rule(name, getattr(self, name)))
 
     @property
-    def ranges(self) -> tuple[str, ...]:
-        """The settings that each record draws from a range."""
+    def drawn_settings(self) -> tuple[str, ...]:
+        """The settings that each record draws, such as from a range."""
         return tuple(
             name
             for name, rule in rules(type(self)).items()
-            if isinstance(rule, Strength) and isinstance(getattr(self, name), tuple)
+            if isinstance(rule, Strength) and rule.is_drawn(getattr(self, name))
         )
+
+    def draw_setting(self, name: str, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+        """What one record draws for a setting: a number of its range."""
+        del shape
+        rule: Any = rules(type(self))[name]
+        return in_range(key, getattr(self, name), log=rule.log)
 
     def with_strengths(self, strengths: Mapping[str, jax.Array]) -> Self:
         """The effect with numbers in the place of its ranges, as one record drew them."""
@@ -141,6 +148,10 @@ class Effect(abc.ABC):
           shape: The padded image's `(H, W, C)`.
         """
         return self.draw(sized_key(key, size, shape[:2]), shape)
+
+    def sample(self, key: jax.Array, shape: tuple[int, int, int], size: jax.Array | None = None) -> Any:
+        """What one record draws, by `draw` or, where its image is padded and has this size, by `draw_padded`."""
+        return self.draw(key, shape) if size is None else self.draw_padded(key, size, shape)
 
     @property
     def may_be_padded(self) -> bool:
@@ -278,35 +289,6 @@ class PixelEffect(Effect):
         Returns:
           An image of the same shape and type.
         """
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Occlusion(PixelEffect):
-    """An effect that covers pixels. A subclass says which are `covered`; what becomes of images and masks follows.
-
-    Attributes:
-      fill: What the image's covered pixels become, a fraction of its value range.
-    """
-
-    fill: Fraction = 0.0
-    same_on_frame: bool = True
-
-    replaces = True
-
-    @abc.abstractmethod
-    def covered(self, drawn: Any, shape: tuple[int, int, int]) -> jax.Array:
-        """Which pixels of an image of this shape are covered: `bool (H, W)`."""
-
-    def pixels(self, image: jax.Array, drawn: Any, scale: Scale) -> jax.Array:
-        return self._cover(image, drawn, scale.value(self.fill, image.dtype))
-
-    def mask(self, mask: jax.Array, drawn: Any, ignore: float | None) -> jax.Array:
-        return mask if ignore is None else self._cover(mask, drawn, ignore)
-
-    def _cover(self, image: jax.Array, drawn: Any, value: float) -> jax.Array:
-        height, width, channels = image.shape
-        covered = self.covered(drawn, (height, width, channels))
-        return jnp.where(covered[..., None], jnp.asarray(value, image.dtype), image)
 
 
 def unknown_name(what: str, name: str, known: Sequence[str], remedy: str = "Correct it.") -> ValueError:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grain_datarax.effects.effect import PixelEffect
+from grain_datarax.effects.noise import Noise
 from grain_datarax.effects.settings import Number, Strength, ends
 from grain_datarax.images import Scale, by_rows, compute_type, own_scale
 from grain_datarax.random.keys import as_stream_key
@@ -49,7 +49,7 @@ def poisson_noise(key: jax.Array, image: jax.Array, *, lam_scale: float, full_sc
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PoissonNoise(PixelEffect):
+class PoissonNoise(Noise):
     """Simulates photon counting; see `poisson_noise`. Draws levels in (0, 1), `float32 (H, W, C)`.
 
     Light is counted from the lower end of the value range: the mean is the image, the variance
@@ -81,7 +81,8 @@ class PoissonNoise(PixelEffect):
         return poisson_levels(key, shape)
 
     def pixels(self, image: jax.Array, drawn: jax.Array, scale: Scale) -> jax.Array:
-        return count_photons(image, drawn, self.photons, scale)
+        levels = jnp.broadcast_to(drawn, image.shape)
+        return count_photons(image, levels, self.photons, self.rounding(scale))
 
 
 def count_photons(image: jax.Array, levels: jax.Array, photons: Any, scale: Scale) -> jax.Array:

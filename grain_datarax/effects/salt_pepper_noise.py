@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grain_datarax.effects.effect import PixelEffect
+from grain_datarax.effects.noise import Noise
 from grain_datarax.effects.settings import Fraction, Share, ends
 from grain_datarax.images import Scale, own_scale, require_fraction
 from grain_datarax.random.bits import treated_bits
@@ -52,7 +52,7 @@ def salt_pepper_noise(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SaltPepperNoise(PixelEffect):
+class SaltPepperNoise(Noise):
     """Replaces values by salt or pepper; see `salt_pepper_noise`. Draws 1 for salt, -1 for pepper, else 0: `int8`.
 
     Attributes:
@@ -82,6 +82,7 @@ class SaltPepperNoise(PixelEffect):
         return impulse_mask(key, shape, salt_prob=self.salt_prob, pepper_prob=self.pepper_prob)
 
     def pixels(self, image: jax.Array, drawn: jax.Array, scale: Scale) -> jax.Array:
+        scale = self.rounding(scale)
         salt, pepper = (scale.value(value, image.dtype) for value in (self.salt_value, self.pepper_value))
         return replace_impulses(image, drawn, salt=salt, pepper=pepper)
 

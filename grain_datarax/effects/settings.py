@@ -81,7 +81,23 @@ class OrRange(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Strength(OrRange):
-    """A number, or a range `(low, high)` of which each record draws its own: the effect finds that in its place."""
+    """A number, or a range `(low, high)` of which each record draws its own: the effect finds that in its place.
+
+    Attributes:
+      log: Whether its logarithm is uniform in a range, of positive numbers, instead of the number.
+    """
+
+    log: bool = False
+
+    def __call__(self, name: str, value: Any) -> Any:
+        checked = super().__call__(name, value)
+        if self.log and isinstance(checked, tuple) and not checked[0] > 0:
+            raise ValueError(f"`{name}` must be a range of positive numbers: got {value!r}. Begin it above 0.")
+        return checked
+
+    def is_drawn(self, value: Any) -> bool:
+        """Whether each record draws its own of this setting."""
+        return isinstance(value, tuple)
 
 
 def ends(value: Any) -> tuple[Any, Any]:
@@ -110,21 +126,44 @@ class Extent(Rule):
         if not isinstance(value, list | tuple) or len(value) != 2:
             wrong = ValueError if isinstance(value, list | tuple) else TypeError
             raise wrong(f"`{name}` must be a height and a width: got {value!r}. Pass (height, width).")
-        height, width = (_unlike_a_pixel(OrRange(_side(side))(name, side)) for side in value)
+        height, width = (Side()(name, side) for side in value)
         return height, width
 
 
+@dataclasses.dataclass(frozen=True)
+class Side(Rule):
+    """A length: in pixels (an int), as a share of the image's (a float), or a range of either."""
+
+    def __call__(self, name: str, value: Any) -> Any:
+        return _unlike_a_pixel(OrRange(_side(value))(name, value))
+
+
+@dataclasses.dataclass(frozen=True)
+class CountOrShare(Rule):
+    """How many: a number (an int), a share of all (a float), or a range of either."""
+
+    def __call__(self, name: str, value: Any) -> Any:
+        share = Number(0, 1, "be a share of all, from 0 to 1", "Pass an int for a number.")
+        return _unlike_a_pixel(OrRange(share if _has_floats(value) else Integer(least=0))(name, value))
+
+
 def _unlike_a_pixel(side: Any) -> Any:
-    """A share of 1.0 alone is no value of its own, as to Python it is equal to one pixel: it becomes the one before."""
+    """A share of 1.0 alone is no value of its own, as to Python it is equal to 1, as of pixels: it becomes the one
+    before.
+    """
     whole = math.nextafter(1.0, 0.0)
     if isinstance(side, tuple):
         return (whole, whole) if side == (1, 1) and isinstance(side[0], float) else side
     return whole if side == 1 and isinstance(side, float) else side
 
 
+def _has_floats(value: Any) -> bool:
+    parts = value if isinstance(value, list | tuple) else (value,)
+    return any(isinstance(part, float | np.floating) for part in parts)
+
+
 def _side(side: Any) -> "Number | Integer":
-    parts = side if isinstance(side, list | tuple) else (side,)
-    if any(isinstance(part, float | np.floating) for part in parts):
+    if _has_floats(side):
         return Number(sys.float_info.min, 1, "be a share of the image, above 0 and at most 1", "Pass ints for pixels.")
     return Integer(least=1)
 

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grain_datarax.effects.gaussian_noise import add_noise, normal_noise
+from grain_datarax.effects.gaussian_noise import normal_noise
+from grain_datarax.effects.noise import add_noise
 from grain_datarax.effects.poisson_noise import PHOTONS, count_photons
 from grain_datarax.effects.salt_pepper_noise import impulse_mask, replace_impulses, require_exclusive
 from grain_datarax.effects.settings import Number

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from grain_datarax.effects.patch_dropout import drop_patches, patch_positions, why_no_room
+from grain_datarax.effects.patch_dropout import patch_positions
+from grain_datarax.effects.patches import drop_patches, why_no_room
 from grain_datarax.effects.settings import Integer, Number, Size
 from grain_datarax.images import Scale, own_scale, require_fraction, warn_of_layout
 from grain_datarax.pages.modality import ModalityOperator, ModalityOperatorConfig

@@ -15,11 +15,13 @@ def rounded(value: jax.Array) -> jax.Array:
     instruction.
 
     Args:
-      value: `float32`, any shape.
+      value: `float32`, any shape; `float64`, which there is under x64 alone, stays as it is.
 
     Returns:
       `value` with 23 significant bits, one less than it holds, rounded towards zero. Its derivative is 1.
     """
+    if value.dtype == jnp.float64:
+        return value
     bits = jax.lax.bitcast_convert_type(value, jnp.uint32) & np.uint32(0xFFFFFFFE)
     return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
