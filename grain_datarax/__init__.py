@@ -5,6 +5,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from grain_datarax import presets
     from grain_datarax.chain import Chain
     from grain_datarax.device import DeviceLoader
     from grain_datarax.effects.channel_dropout import ChannelDropout
@@ -92,6 +93,7 @@ __all__ = [
     "gaussian_noise",
     "patch_dropout",
     "poisson_noise",
+    "presets",
     "replay",
     "salt_pepper_noise",
 ]
@@ -137,6 +139,8 @@ _HOMES = (
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.metadata.version("grain-datarax")
+    if name == "presets":
+        return importlib.import_module(f"{__name__}.presets")
     if name in __all__:
         for home in _HOMES:
             module = importlib.import_module(f"{__name__}.{home}")

@@ -38,8 +38,10 @@ EFFECTS = {
     "random erasing": lambda **settings: gdx.RandomErasing(**{"p": 1.0, "scale": (0.1, 0.33), **settings}),
     "cutout": lambda **settings: gdx.Cutout(**{"patch_size": (7, 6), "fill": "random", **settings}),
     "grid mask": lambda **settings: gdx.GridMask(**{"unit": (3, 8), **settings}),
-    "grid dropout": lambda **settings: gdx.GridDropout(**{"patch_size": (3, 4), "fill": (0.1, 0.2, 0.3), **settings}),
-    "coverage dropout": lambda **settings: gdx.CoverageDropout(**{"patch_size": (3, 4), "fill": "mean", **settings}),
+    "grid dropout": lambda **settings: gdx.GridDropout(**{"patch_size": (3, 4), "fill": "mean", **settings}),
+    "coverage dropout": lambda **settings: gdx.CoverageDropout(
+        **{"patch_size": (3, 4), "fill": (0.2, 0.9), **settings}
+    ),
     "pixel dropout": lambda **settings: gdx.PixelDropout(**{"drop_prob": 0.3, "fill": "noise", **settings}),
     "channel dropout": gdx.ChannelDropout,
 }
@@ -57,6 +59,13 @@ def composed(kind, *, same_on_frame=False, **settings):
 
 PLAIN = list(EFFECTS)[:5]
 COMPOSED = ["one of", "some of", "sequential"]
+FIRST = list(EFFECTS)[:13]
+LATER = list(EFFECTS)[13:]
+
+# Those that have but a few draws, so that records may share theirs by chance.
+FEW_DRAWS = (gdx.ChannelDropout,)
+# Those that treat no grey image.
+COLOURED = (gdx.ChannelDropout,)
 
 
 def _each(names, also_long=()):
@@ -66,7 +75,17 @@ def _each(names, also_long=()):
     return rows + [pytest.param(EFFECTS[name], id=name, marks=marks) for name in also_long]
 
 
-every_effect = pytest.mark.parametrize("effect", _each(EFFECTS))
+def _each_type():
+    for name, make in EFFECTS.items():
+        for dtype in ["uint8", "float16", "bfloat16", "float32"] if name in [*PLAIN, *LATER] else ["uint8"]:
+            marks = (pytest.mark.long, pytest.mark.thorough) if name in LATER and dtype != "uint8" else ()
+            yield pytest.param(make, dtype, id=f"{name}-{dtype}", marks=marks)
+
+
+every_effect = pytest.mark.parametrize(
+    "effect",
+    _each(FIRST) + [pytest.param(EFFECTS[name], id=name, marks=pytest.mark.long) for name in LATER],
+)
 every_effect_some_long = pytest.mark.parametrize(
     "effect", _each(PLAIN, [name for name in EFFECTS if name not in PLAIN])
 )
@@ -74,14 +93,7 @@ every_effect_some_long = pytest.mark.parametrize(
 every_effect_with_a_draw = pytest.mark.parametrize(
     "effect", _each(PLAIN, [name for name in EFFECTS if name not in [*PLAIN, *COMPOSED]])
 )
-every_effect_and_dtype = pytest.mark.parametrize(
-    ("effect", "dtype"),
-    [
-        pytest.param(make, dtype, id=f"{name}-{dtype}")
-        for name, make in EFFECTS.items()
-        for dtype in (["uint8", "float16", "bfloat16", "float32"] if name in PLAIN else ["uint8"])
-    ],
-)
+every_effect_and_dtype = pytest.mark.parametrize(("effect", "dtype"), _each_type())
 
 
 def chain(*effects, seed=0, **settings):

@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from effect_table import (
+    COLOURED,
     EFFECTS,
+    FEW_DRAWS,
     chain,
     every_effect,
     every_effect_and_dtype,
@@ -34,6 +36,7 @@ from speckle_noise import SpeckleNoise
 import grain_datarax as gdx
 from grain_datarax.augmenter import launcher_of
 from grain_datarax.effects.composition import Composition
+from grain_datarax.effects.occlusion import Occlusion
 from grain_datarax.random.rounding import rounded
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "effects_1.json"
@@ -42,6 +45,8 @@ GOLDEN = pathlib.Path(__file__).parent / "golden" / "effects_1.json"
 @every_effect_and_dtype
 @pytest.mark.parametrize("axes", ["HW", "HWC"])
 def test_keeps_dtype_and_shape_and_changes_pixels(effect, dtype, axes):
+    if axes == "HW" and isinstance(effect(), COLOURED):
+        return
     batch = seeded_batch(8, shape=(16, 12, 3)[: len(axes)], dtype=dtype)
     result = gdx.AugmentBatch(chain(effect(), axes=axes)).map(batch)["image"]
     assert (result.dtype, result.shape) == (batch["image"].dtype, batch["image"].shape)
@@ -63,6 +68,8 @@ def test_record_and_batch_paths_agree_bit_for_bit(effect, dtype):
 @every_effect_some_long
 @pytest.mark.parametrize("axes", ["HW", "CHW", "THW", "TCHW", "THWC"])
 def test_records_of_any_axes_get_the_pixels_of_batches(effect, axes):
+    if "C" not in axes and isinstance(effect(), COLOURED):
+        return
     sizes = {"T": 2, "C": 3, "H": 16, "W": 12}
     batch = seeded_batch(3, shape=tuple(sizes[axis] for axis in axes))
     expected = run(chain(effect(), axes=axes), batch)
@@ -90,6 +97,8 @@ def test_channels_first_and_grey_images_get_the_pixels_of_channels_last(effect, 
     expected = run(chain(effect()), batch)
     first = {**batch, "image": np.moveaxis(batch["image"], -1, 1)}
     np.testing.assert_array_equal(np.moveaxis(run(chain(effect(), axes="CHW"), first), 1, -1), expected)
+    if isinstance(effect(), COLOURED):
+        return
     grey = {**batch, "image": batch["image"][..., :1]}
     flat = {**batch, "image": batch["image"][..., 0]}
     np.testing.assert_array_equal(run(chain(effect(), axes="HW"), flat), run(chain(effect()), grey)[..., 0])
@@ -104,7 +113,8 @@ def test_frames_share_a_draw_or_have_their_own(effect, dtype):
         np.testing.assert_array_equal(shared[:, frame], still)
     own = chain(effect(same_on_frame=False), axes="THWC")
     apart = run(own, {**batch, "image": np.repeat(batch["image"][:, :1], 5, axis=1)})
-    assert all(len({frame.tobytes() for frame in clip}) == 5 for clip in apart)
+    different = [len({frame.tobytes() for frame in clip}) for clip in apart]
+    assert min(different) == 5 or (isinstance(effect(), FEW_DRAWS) and max(different) > 1)
 
 
 @every_effect_some_long
@@ -116,6 +126,8 @@ def test_frames_may_have_their_channels_first_and_a_clip_any_length(effect, same
     moved = run(first, {**batch, "image": np.moveaxis(batch["image"], -1, 2)})
     np.testing.assert_array_equal(np.moveaxis(moved, 2, -1), expected)
     np.testing.assert_array_equal(run(last, {**batch, "image": batch["image"][:, :2]}), expected[:, :2])
+    if isinstance(effect(), COLOURED):
+        return
     grey = run(dataclasses.replace(last, axes="THW"), {**batch, "image": batch["image"][..., 0]})
     with_channel = run(last, {**batch, "image": batch["image"][..., :1]})
     np.testing.assert_array_equal(grey, with_channel[..., 0])
@@ -124,7 +136,7 @@ def test_frames_may_have_their_channels_first_and_a_clip_any_length(effect, same
 def test_occlusion_shares_its_draw_among_frames_and_noise_does_not():
     leaves = {name: make() for name, make in EFFECTS.items() if not isinstance(make(), Composition)}
     assert {name: effect.same_on_frame for name, effect in leaves.items()} == {
-        name: isinstance(effect, gdx.PatchDropout) for name, effect in leaves.items()
+        name: isinstance(effect, Occlusion | gdx.ChannelDropout) for name, effect in leaves.items()
     }
 
 
@@ -208,7 +220,8 @@ def test_neighbours_do_not_move_a_draw(effect):
 def test_equal_unnamed_effects_of_a_chain_draw_independently(effect):
     flat = {"image": np.full((16, 16, 12, 3), 0.5, np.float32), "record_seed": seeds(16)}
     first, second = (run(chain(effect(name=name)), flat) for name in chain(effect(), effect()).names)
-    assert all((one != other).any() for one, other in zip(first, second, strict=True))
+    different = [bool((one != other).any()) for one, other in zip(first, second, strict=True)]
+    assert all(different) or (isinstance(effect(), FEW_DRAWS) and any(different))
     if isinstance(effect(), gdx.GaussianNoise | gdx.SaltPepperNoise | gdx.PoissonNoise | SpeckleNoise):  # by value
         assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 5 / np.sqrt(first.size)  # five standard errors
     with pytest.raises(ValueError, match="`name` must be unique in a chain"):
@@ -348,6 +361,19 @@ BAD = {
     "one of": [{"weights": [1, 2]}, {"weights": [1, -1, 1]}, {"weights": [0, 0, 0]}, {"weights": 3}],
     "some of": [{"count": 4}, {"count": -1}, {"count": (2, 1)}, {"count": 1.5}],
     "sequential": [{"p": -1}],
+    "speckle": [{"std": 1.5}, {"same_on_channel": 1}],
+    "uniform": [{"amplitude": -0.1}, {"truncate": "yes"}],
+    "multiplicative": [{"multiplier": (1.1, 0.9)}, {"multiplier": -1}, {"elementwise": 3}],
+    "sensor": [{"shot": (0.0, 0.1)}, {"read": (0, 0.5)}, {"shot": 2}],
+    "rician": [{"std": float("nan")}],
+    "patch gaussian": [{"patch_size": 0}, {"patch_size": 1.5}, {"std": 2}],
+    "random erasing": [{"scale": (0.02, 1.33)}, {"ratio": 0}, {"ratio": (3, 0.3)}, {"fill": "colour"}],
+    "cutout": [{"patch_size": 16}, {"patch_size": (0, 4)}, {"num_patches": 0}, {"fill": (0.1,)}],
+    "grid mask": [{"unit": 0}, {"unit": (8, 0.5)}, {"keep_ratio": 1.5}, {"fill": ((0.1, 2.0),)}],
+    "grid dropout": [{"num_patches": -1}, {"num_patches": 1.5}, {"num_patches": (3, 1)}, {"fill": (0.1, 0.2, 7)}],
+    "coverage dropout": [{"coverage": 1.5}, {"patch_size": (3, 4, 5)}, {"inverse": 1}],
+    "pixel dropout": [{"drop_prob": -0.1}, {"same_on_channel": None}],
+    "channel dropout": [{"num_channels": 0}, {"num_channels": 1.5}, {"num_channels": (2, 1)}, {"fill": "mean"}],
 }
 
 

@@ -13,7 +13,7 @@ from helpers import noise, patch_dropout, seeds
 from scipy import stats
 
 import grain_datarax as gdx
-from grain_datarax.effects import patch_dropout as patches
+from grain_datarax.effects import patches
 from grain_datarax.effects.salt_pepper_noise import impulse_mask
 from grain_datarax.random.bits import STREAM
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import grain_datarax as gdx
-from grain_datarax.effects import patch_dropout
+from grain_datarax.effects import patches
 from grain_datarax.random import bits
 from grain_datarax.random.bits import STREAM, treated_bits
 from grain_datarax.records import Augmentation
@@ -43,7 +43,7 @@ def test_all_ways_to_cover_patches_agree(count):
     expected = np.zeros(SIZE, bool)
     for y, x in positions:
         expected[y : y + 3, x : x + 2] = True
-    for cover in (patch_dropout._scattered, patch_dropout._compared, patch_dropout._counted):
+    for cover in (patches._scattered, patches._compared, patches._counted):
         covered = jax.jit(functools.partial(cover, size=SIZE, patch_size=(3, 2)))(positions)
         np.testing.assert_array_equal(covered, expected, err_msg=cover.__name__)
 
