@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from grain_datarax.chain import Chain
     from grain_datarax.device import DeviceLoader
+    from grain_datarax.effects.brightness_contrast import BrightnessContrast, brightness_contrast
+    from grain_datarax.effects.color_jitter import ColorJitter, color_jitter
     from grain_datarax.effects.composition import OneOf, Sequential, SomeOf
     from grain_datarax.effects.conversion import Cast, Normalize
     from grain_datarax.effects.effect import Effect
@@ -33,8 +35,10 @@ __all__ = [
     "AugmentBatch",
     "AugmentRecord",
     "Batch",
+    "BrightnessContrast",
     "Cast",
     "Chain",
+    "ColorJitter",
     "CutMix",
     "DataraxModule",
     "DataraxModuleConfig",
@@ -61,7 +65,9 @@ __all__ = [
     "SomeOf",
     "__version__",
     "augment",
+    "brightness_contrast",
     "child_seed",
+    "color_jitter",
     "draws",
     "gaussian_noise",
     "patch_dropout",
@@ -83,6 +89,8 @@ _HOMES = (
     "effects.gaussian_noise",
     "effects.salt_pepper_noise",
     "effects.poisson_noise",
+    "effects.brightness_contrast",
+    "effects.color_jitter",
     "chain",
     "pages.batch",
     "pages.module",

@@ -1,5 +1,7 @@
 """The effects, one law a file. Tests, golden vectors, benchmarks and the text form of chains follow from this table."""
 
+from grain_datarax.effects.brightness_contrast import BrightnessContrast
+from grain_datarax.effects.color_jitter import ColorJitter
 from grain_datarax.effects.composition import OneOf, Sequential, SomeOf
 from grain_datarax.effects.conversion import Cast, Normalize
 from grain_datarax.effects.effect import Effect
@@ -17,6 +19,8 @@ EFFECTS: dict[str, type[Effect]] = {
         GaussianNoise,
         SaltPepperNoise,
         PoissonNoise,
+        BrightnessContrast,
+        ColorJitter,
         OneOf,
         SomeOf,
         Sequential,
