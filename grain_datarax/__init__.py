@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from grain_datarax import presets
     from grain_datarax.chain import Chain
     from grain_datarax.device import DeviceLoader
+    from grain_datarax.effects.brightness_contrast import BrightnessContrast, brightness_contrast
     from grain_datarax.effects.channel_dropout import ChannelDropout
+    from grain_datarax.effects.color_jitter import ColorJitter, color_jitter
     from grain_datarax.effects.composition import OneOf, Sequential, SomeOf
     from grain_datarax.effects.conversion import Cast, Normalize
     from grain_datarax.effects.coverage_dropout import CoverageDropout
@@ -47,9 +49,11 @@ __all__ = [
     "AugmentBatch",
     "AugmentRecord",
     "Batch",
+    "BrightnessContrast",
     "Cast",
     "Chain",
     "ChannelDropout",
+    "ColorJitter",
     "CoverageDropout",
     "CutMix",
     "Cutout",
@@ -88,7 +92,9 @@ __all__ = [
     "UniformNoise",
     "__version__",
     "augment",
+    "brightness_contrast",
     "child_seed",
+    "color_jitter",
     "draws",
     "gaussian_noise",
     "patch_dropout",
@@ -124,6 +130,8 @@ _HOMES = (
     "effects.sensor_noise",
     "effects.speckle_noise",
     "effects.uniform_noise",
+    "effects.brightness_contrast",
+    "effects.color_jitter",
     "chain",
     "pages.batch",
     "pages.module",

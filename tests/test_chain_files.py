@@ -36,6 +36,10 @@ def recipe():
             [gdx.PatchDropout(), gdx.Normalize(mean=(0.5, 0.25), std=2, dtype="bfloat16")],
             seed=3, axes="TCHW", value_range=(-1, 1.5), clip=False, draws="draws",
         ),
+        "colour": gdx.Chain(
+            [gdx.BrightnessContrast(brightness=0.1), gdx.ColorJitter(brightness=0.4, saturation=(0.5, 1.5), hue=0.1)],
+            seed=1,
+        ),
         "cast": gdx.Chain([gdx.Cast(scale=True, dtype="float16")], seed=0, channels=None),
     }  # fmt: skip
 

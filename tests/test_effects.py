@@ -133,10 +133,11 @@ def test_frames_may_have_their_channels_first_and_a_clip_any_length(effect, same
     np.testing.assert_array_equal(grey, with_channel[..., 0])
 
 
-def test_occlusion_shares_its_draw_among_frames_and_noise_does_not():
+def test_frames_share_the_draws_of_occlusion_and_colour_and_not_those_of_noise():
     leaves = {name: make() for name, make in EFFECTS.items() if not isinstance(make(), Composition)}
     assert {name: effect.same_on_frame for name, effect in leaves.items()} == {
-        name: isinstance(effect, Occlusion | gdx.ChannelDropout) for name, effect in leaves.items()
+        name: isinstance(effect, Occlusion | gdx.ChannelDropout | gdx.BrightnessContrast | gdx.ColorJitter)
+        for name, effect in leaves.items()
     }
 
 
@@ -357,6 +358,13 @@ BAD = {
     "gaussian of ranges": [{"p": (0.1, 0.2)}],
     "salt and pepper of ranges": [{"p": (0.1, 0.2)}],
     "poisson of ranges": [{"name": ("a", "b")}],
+    "brightness_contrast": [{"brightness": 1.5}, {"brightness": (0.2, -0.2)}, {"contrast": -1.5}, {"contrast": "a"}],
+    "color_jitter": [
+        *({"brightness": value} for value in (-0.1, (-0.5, 0.5), (1.5, 0.5), (1, 1, 1), None, float("nan"))),
+        *({"hue": value} for value in (0.6, -0.1, (-0.6, 0), (0.1, -0.1), "a")),
+        {"contrast": -1},
+        {"saturation": (0.5,)},
+    ],
     "function": [{"p": (0.5, 1)}],
     "one of": [{"weights": [1, 2]}, {"weights": [1, -1, 1]}, {"weights": [0, 0, 0]}, {"weights": 3}],
     "some of": [{"count": 4}, {"count": -1}, {"count": (2, 1)}, {"count": 1.5}],

@@ -1,6 +1,8 @@
 """The effects, one law a file. Tests, golden vectors, benchmarks and the text form of chains follow from this table."""
 
+from grain_datarax.effects.brightness_contrast import BrightnessContrast
 from grain_datarax.effects.channel_dropout import ChannelDropout
+from grain_datarax.effects.color_jitter import ColorJitter
 from grain_datarax.effects.composition import OneOf, Sequential, SomeOf
 from grain_datarax.effects.conversion import Cast, Normalize
 from grain_datarax.effects.coverage_dropout import CoverageDropout
@@ -43,6 +45,8 @@ EFFECTS: dict[str, type[Effect]] = {
         CoverageDropout,
         PixelDropout,
         ChannelDropout,
+        BrightnessContrast,
+        ColorJitter,
         OneOf,
         SomeOf,
         Sequential,
