@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import grain_datarax as gdx
+from grain_datarax.__main__ import main, read_image
 from grain_datarax.drawing import outline
 from grain_datarax.sample import as_taken, sample_picture
 
@@ -397,3 +398,79 @@ def test_pictures_come_in_the_axes_channels_and_values_of_a_chain():
     assert scaled.dtype == np.float32
     assert as_taken(picture[..., 0], gdx.Chain([gdx.Normalize(mean=[0.5] * 3, std=1)], seed=0)).shape == (224, 224, 3)
     assert as_taken(picture, gdx.Chain([NOISE], seed=0, value_range=(0, 255))) is not None
+
+
+@pytest.fixture
+def files(tmp_path):
+    colour, grey = photographs((32, 48, 3), (20, 20))
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(grey.astype(np.uint16) * 250).save(tmp_path / "deep.png")
+    gdx.Chain([gdx.PatchDropout(num_patches=2)], seed=0).save(tmp_path / "chain.yaml")
+    return tmp_path
+
+
+@pytest.mark.long
+def test_the_command_writes_what_preview_draws(files):
+    inputs = [files / name for name in ("colour.png", "grey.png", "deep.png")]
+    command = [sys.executable, "-m", "grain_datarax", "preview", *inputs, "--chain", files / "chain.yaml"]
+    command += ["-o", files / "out.png", "--seed", "3", "--outlines"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"Wrote {files / 'out.png'}.\n", "")
+    images = [np.asarray(Image.open(path)) for path in inputs]
+    images = [image if image.ndim == 3 else image[..., None] for image in images]
+    figure = gdx.preview(gdx.Chain.load(files / "chain.yaml"), images, seed=3, outlines=True)
+    expected = np.asarray(Image.open(io.BytesIO(figure._repr_png_())))
+    np.testing.assert_array_equal(np.asarray(Image.open(files / "out.png")), expected)
+    assert expected.shape[1] == 5 + 3 * 205
+    command[-2] = "-1"
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("python -m grain_datarax preview: error: `seed` must be at least 0: got -1.")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"image": "missing.png"}, "`IMAGE` must be a picture that Pillow reads: got"),
+        ({"image": "text.png"}, "`IMAGE` must be a picture that Pillow reads: got"),
+        ({"image": "."}, "`IMAGE` must be a picture that Pillow reads: got"),
+        ({"image": "small.png"}, "`patch_size` must fit inside the image: got (8, 8)"),
+        ({"chain": "missing.yaml"}, "`--chain` must be a file that can be read: got"),
+        ({"chain": "colour.png"}, "`path` must end in one of ['.json', '.yaml', '.yml']"),
+        ({"chain": "broken.yaml"}, "`path` must be a file of YAML"),
+        ({"chain": "own.json"}, "Classes of your own can't be named to this command"),
+        ({"chain": "list.json"}, "`description` must be a mapping: got list"),
+        ({"out": "out.text"}, "`--output` must end in one of ["),
+        ({"out": "nowhere/out.png"}, "No such file or directory"),
+    ],
+)
+def test_the_command_ends_with_one_line_where_something_is_wrong(files, capsys, wrong, message):
+    (files / "text.png").write_text("no image")
+    (files / "own.json").write_text('{"version": 1, "seed": 0, "effects": [{"effect": "mine:Blur"}]}')
+    (files / "list.json").write_text("[]")
+    (files / "broken.yaml").write_text("effects: [\n")
+    Image.new("L", (4, 4)).save(files / "small.png")
+    names = {"image": "colour.png", "chain": "chain.yaml", "out": "out.png", **wrong}
+    image, chain, out = (str(files / name) for name in names.values())
+    with pytest.raises(SystemExit) as ended:
+        main(["preview", image, "--chain", chain, "-o", out])
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("python -m grain_datarax preview: error: ")
+    assert message in said.err
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+    assert not (files / "out.png").exists()
+
+
+def test_the_command_reads_images_as_cameras_held_them(tmp_path):
+    image = photographs((6, 4, 3))[0]
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be shown turned by a quarter
+    Image.fromarray(image).save(tmp_path / "turned.png", exif=turned)
+    np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), np.rot90(image, -1))
+    for mode, shape in [("1", (6, 4)), ("LA", (6, 4)), ("RGBA", (6, 4, 3)), ("P", (6, 4, 3))]:
+        Image.fromarray(image).convert("L" if mode == "LA" else "RGB").convert(mode).save(tmp_path / "image.png")
+        read = read_image(tmp_path / "image.png")
+        assert (read.shape, read.dtype) == (shape, np.uint8)
