@@ -60,6 +60,9 @@ def preview(chain: Chain, images: Any, *, seed: int = 0, outlines: bool = False)
     Pixels are shown as fractions of the value range, clipped to it: of three channels or more the first three as red,
     green and blue, of fewer the first in grey; of frames the first.
 
+    `MixUp` and `CutMix` mix a record with its partner where it has one, and else with the next image of its shape and
+    type, behind the last with the first: a single one with itself.
+
     Args:
       chain: The chain.
       images: What `chain.axes` and its value range say: an image, a list of images of any sizes, or an array with a
@@ -69,9 +72,6 @@ def preview(chain: Chain, images: Any, *, seed: int = 0, outlines: bool = False)
       seed: Record number `i`, from 0, draws from `child_seed(np.uint32([seed >> 32, seed % 2**32]), i)`, unless it
         carries a `record_seed`. From 0 to 2**64 - 1.
       outlines: Draw a line around all that effects cover: of a mask that the same draws fill.
-
-    `MixUp` and `CutMix` mix a record with its partner where it has one, and else with the next image of its shape and
-    type, behind the last with the first: a single one with itself.
 
     Returns:
       A `matplotlib.figure.Figure`, two inches to a column, which notebooks show; `.savefig(path)` writes it.
