@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from grain_datarax.pages.module import DataraxModule, DataraxModuleConfig
     from grain_datarax.pages.noise_operator import NoiseOperator, NoiseOperatorConfig
     from grain_datarax.pages.patch_dropout_operator import PatchDropoutOperator, PatchDropoutOperatorConfig
+    from grain_datarax.pictures import preview
     from grain_datarax.random.keys import STREAM_VERSION
     from grain_datarax.seeding import SeedChildren, SeedRecords, child_seed
     from grain_datarax.transforms import AugmentBatch, AugmentRecord, augment
@@ -100,6 +101,7 @@ __all__ = [
     "patch_dropout",
     "poisson_noise",
     "presets",
+    "preview",
     "replay",
     "salt_pepper_noise",
 ]
@@ -140,6 +142,7 @@ _HOMES = (
     "pages.noise_operator",
     "transforms",
     "inspection",
+    "pictures",
     "device",
 )
 

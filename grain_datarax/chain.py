@@ -1,6 +1,7 @@
 """Chain: effects, one after the other, on the fields of each record; a value, in the order in which they apply."""
 
 import dataclasses
+import importlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
@@ -316,6 +317,12 @@ class Chain:
         }
         settings = "".join(f", {name}={value!r}" for name, value in shown.items())
         return f"Chain({list(self.effects)!r}, seed={self.seed}{settings})"
+
+    def _repr_png_(self) -> bytes | None:
+        """The chain at work, for notebooks; None where it can't be drawn."""
+        # By its name, as it stands above the chain, which a notebook asks; nothing is drawn anywhere else.
+        picture: bytes | None = importlib.import_module("grain_datarax.sample").chain_png(self)
+        return picture
 
 
 def _with_parts(effect: Effect) -> list[Effect]:

@@ -28,11 +28,11 @@ EFFECTS = {
     "one of": lambda **settings: composed(gdx.OneOf, **{"weights": [1, 2, 1], **settings}),
     "some of": lambda **settings: composed(gdx.SomeOf, **{"count": (1, 2), **settings}),
     "sequential": lambda **settings: composed(gdx.Sequential, **settings),
+    "function": lambda **settings: gdx.Function(dimmed, {"most": 0.5}, **settings),
     "brightness_contrast": gdx.BrightnessContrast,
     "color_jitter": lambda **settings: gdx.ColorJitter(
         **{"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, **settings}
     ),
-    "function": lambda **settings: gdx.Function(dimmed, {"most": 0.5}, **settings),
     "speckle": gdx.SpeckleNoise,
     "uniform": gdx.UniformNoise,
     "multiplicative": gdx.MultiplicativeNoise,

@@ -1,0 +1,103 @@
+"""`python -m grain_datarax preview IMAGE... --chain chain.yaml -o out.png` draws what a chain does to images."""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from grain_datarax.chain import Chain
+from grain_datarax.pictures import drawing_module, preview
+from grain_datarax.sample import as_taken
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command; where that can't be done, says so in a line and ends with status 2."""
+    parser = argparse.ArgumentParser(prog="python -m grain_datarax")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser(
+        "preview",
+        help="draw what a chain does to images",
+        description="Draws a row for each image: the image, every effect of the chain alone, and the whole chain.",
+    )
+    command.add_argument("images", nargs="+", type=pathlib.Path, metavar="IMAGE", help="a file that Pillow reads")
+    command.add_argument(
+        "--chain",
+        required=True,
+        type=pathlib.Path,
+        help="what chain.save wrote, YAML or JSON; it may name functions, which are imported: only files you trust",
+    )
+    command.add_argument("-o", "--output", required=True, type=pathlib.Path, help="the file to write, such as out.png")
+    command.add_argument("--seed", type=int, default=0, help="another one makes other draws (default: %(default)s)")
+    command.add_argument("--outlines", action="store_true", help="outline what effects cover")
+    given = parser.parse_args(arguments)
+    try:
+        write_preview(given.images, given.chain, given.output, seed=given.seed, outlines=given.outlines)
+    # What users get wrong is said by these: files, settings, images that the chain can't treat, extras.
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        print(f"{command.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    print(f"Wrote {given.output}.")
+
+
+def write_preview(
+    images: Sequence[pathlib.Path], chain: pathlib.Path, output: pathlib.Path, *, seed: int, outlines: bool
+) -> None:
+    """Draws these files' images, and writes the picture.
+
+    Raises:
+      ImportError: If matplotlib is not installed, or PyYAML for a chain in YAML.
+      OSError: If the picture can't be written.
+      TypeError, ValueError: If a file is missing, or is none of what it should be, or the chain can't treat an image.
+    """
+    endings = drawing_module().file_endings()
+    if output.suffix.lower().lstrip(".") not in endings:
+        raise ValueError(f"`--output` must end in one of {endings}: got {str(output)!r}. Rename it.")
+    loaded = load_chain(chain)
+    pictures = [as_taken(read_image(path), loaded) for path in images]
+    preview(loaded, pictures, seed=seed, outlines=outlines).savefig(output)
+
+
+def load_chain(path: pathlib.Path) -> Chain:
+    """The chain of a file; raises `ValueError` if it can't be read, or is none."""
+    try:
+        return Chain.load(path)
+    except OSError as error:
+        raise ValueError(
+            f"`--chain` must be a file that can be read: got {str(path)!r}, {error.strerror}. Write it by"
+            " chain.save(path)."
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"{error} In {path}. Classes of your own can't be named to this command: draw such a chain in Python,"
+            " grain_datarax.preview(Chain.load(path, effects=[...]), images)."
+            if "effects=[...] for classes of your own" in str(error)
+            else f"{error} In {path}."
+        ) from error
+
+
+def read_image(path: pathlib.Path) -> np.ndarray:
+    """The image of a file, as cameras held it: `uint8 (H, W, 3)`, or grey `(H, W)`, `uint8` or `uint16`.
+
+    Alpha is left out.
+
+    Raises:
+      ValueError: If it is missing, or Pillow can't read it.
+    """
+    from PIL import Image, ImageOps  # comes with matplotlib
+
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I;16"):
+                return np.array(image).astype(np.uint16)
+            return np.array(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+    except OSError as error:
+        raise ValueError(
+            f"`IMAGE` must be a picture that Pillow reads: got {str(path)!r}, {error}. Pass files such as PNG or JPEG."
+        ) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""chain, images -> a picture of what it does to them: a row for each image, a column for each effect."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from grain_datarax.chain import Chain
+from grain_datarax.containers import RECORD_SEED, Record, carried, container_of
+from grain_datarax.declarations import checked_seed
+from grain_datarax.effects.composition import Composition
+from grain_datarax.effects.conversion import Conversion
+from grain_datarax.effects.effect import Effect
+from grain_datarax.fields import get_field, has_field
+from grain_datarax.images import require_image_type, to_hwc
+from grain_datarax.seeding import child_seed
+from grain_datarax.transforms import AugmentRecord
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from grain_datarax import drawing
+
+# No field of anybody's.
+_COVERED = "what effects cover"
+
+# A picture of more is too high to be drawn, or a batch that was meant for one image.
+_MOST_ROWS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """One image, in the chain's axes, with all that becomes of it."""
+
+    path: str
+    image: np.ndarray
+    partner: np.ndarray
+    seed: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class _Column:
+    """What stands above a column, and the effects of it; none in that of the originals."""
+
+    name: str
+    caption: str = ""
+    effects: tuple[Effect, ...] = ()
+
+
+def preview(chain: Chain, images: Any, *, seed: int = 0, outlines: bool = False) -> "Figure":
+    """A picture of a chain at work: for each image the original, every effect alone, and the whole chain.
+
+    An effect alone is applied to every image, whatever its `p`, and draws exactly what it draws in the chain: its name
+    there, the chain's seed and the record's seed say what. A composition is one column. The last column is what
+    `AugmentRecord`, `replay` and batches make of the record, bit for bit. A conversion (`Normalize`, `Cast`) has no
+    column of its own; the last is shown as the image that its values stand for.
+
+    Pixels are shown as fractions of the value range, clipped to it: of three channels or more the first three as red,
+    green and blue, of fewer the first in grey; of frames the first.
+
+    `MixUp` and `CutMix` mix a record with its partner where it has one, and else with the next image of its shape and
+    type, behind the last with the first: a single one with itself.
+
+    Args:
+      chain: The chain.
+      images: What `chain.axes` and its value range say: an image, a list of images of any sizes, or an array with a
+        batch in front; or records that hold the chain's images, one, a list, or a batch of them. A tuple is a record
+        where the chain's image is one of its items, and else like a list. With several images to a record each has a
+        row. Images that are padded (`Chain(size=...)`) are cut to their own size first.
+      seed: Record number `i`, from 0, draws from `child_seed(np.uint32([seed >> 32, seed % 2**32]), i)`, unless it
+        carries a `record_seed`. From 0 to 2**64 - 1.
+      outlines: Draw a line around all that effects cover: of a mask that the same draws fill.
+
+    Returns:
+      A `matplotlib.figure.Figure`, two inches to a column, which notebooks show; `.savefig(path)` writes it.
+
+    Raises:
+      ImportError: If matplotlib is not installed.
+      TypeError, ValueError: If `images` are none, or more than 64, or the chain can't treat them.
+      KeyError: If a record lacks an image.
+
+    Example:
+      >>> import grain_datarax as gdx
+      >>> chain = gdx.Chain([gdx.PatchDropout(), gdx.GaussianNoise(p=0.5)], seed=0)
+      >>> figure = preview(chain, np.zeros((3, 32, 32, 3), np.uint8), outlines=True)
+      >>> len(figure.axes), [axes.get_title() for axes in figure.axes[:4]]
+      (12, ['original', 'PatchDropout', 'GaussianNoise', 'whole chain'])
+    """
+    plot = drawing_module()
+    if not isinstance(chain, Chain):
+        raise TypeError(f"`chain` must be a Chain: got {type(chain).__name__}. Pass Chain([...], seed=0).")
+    columns = _columns(chain)
+    rows = _rows(chain, _records(chain, images), checked_seed(seed))
+    if not 0 < len(rows) <= _MOST_ROWS:
+        raise ValueError(
+            f"`images` must be 1 to {_MOST_ROWS}, of axes {chain.axes!r} each: got {len(rows)}. Pass a few of them,"
+            " such as images[:4]."
+        )
+    panels = [_panels(plot, chain, column, rows, outlines) for column in columns]
+    labels = [row.path if len(chain.images) > 1 else "" for row in rows]
+    headings = [plot.Heading(column.name, column.caption) for column in columns]
+    figure: Figure = plot.draw(headings, [*zip(*panels, strict=True)], labels)
+    return figure
+
+
+def drawing_module() -> Any:
+    """`grain_datarax.drawing`; raises `ImportError` where there is no matplotlib."""
+    try:
+        from grain_datarax import drawing
+    except ImportError as error:
+        raise ImportError(
+            "`preview` must have matplotlib to draw with: got none. Run pip install 'grain-datarax[plot]'."
+        ) from error
+    return drawing
+
+
+def _columns(chain: Chain) -> list[_Column]:
+    names = iter(chain.names)
+    named = [_named(effect, names) for effect in chain.effects]
+    alone = [
+        _Column(_shown_name(effect, own), _caption(effect), (dataclasses.replace(own, p=1.0),))
+        for effect, own in zip(chain.effects, named, strict=True)
+        if not isinstance(effect, Conversion)
+    ]
+    return [_Column("original"), *alone, _Column("whole chain", f"seed={chain.seed}", tuple(chain.effects))]
+
+
+def _named(effect: Effect, names: Iterator[str]) -> Effect:
+    """The effect, and those that it holds, under the names that they have in the chain, so that they draw the same."""
+    named = dataclasses.replace(effect, name=next(names))
+    if not isinstance(named, Composition):
+        return named
+    return dataclasses.replace(named, effects=[_named(part, names) for part in named.effects])
+
+
+def _shown_name(effect: Effect, named: Effect) -> str:
+    # An unnamed one's name in the chain says what it draws, too, which stands below; its number is behind "#".
+    number = named.namespace.partition("#")[1:]
+    return effect.name or "".join((type(effect).__name__, *number))
+
+
+def _caption(effect: Effect) -> str:
+    """What else there is to say of it: its class beside a name of its own, what it holds, its settings."""
+    own = [type(effect).__name__] if effect.name else []
+    held = [part.name or type(part).__name__ for part in effect.effects] if isinstance(effect, Composition) else []
+    settings = [each for each in effect.changed() if not each.startswith(("name=", "effects="))]
+    return ", ".join([*own, *held, *settings])
+
+
+def _panels(plot: Any, chain: Chain, column: _Column, rows: Sequence[_Row], outlines: bool) -> "list[drawing.Panel]":
+    """What a column shows of each row."""
+    if not column.effects:
+        scales = [chain.scale(row.image.dtype, row.path) for row in rows]
+        return [
+            plot.Panel(_shown(row.image, chain, each.low, each.high)) for row, each in zip(rows, scales, strict=True)
+        ]
+    augments = {
+        path: AugmentRecord(
+            dataclasses.replace(
+                chain, effects=column.effects, image=path, masks={_COVERED: 1} if outlines else (), boxes=(),
+                keypoints=(), labels=(), draws=None, size=None,
+            )
+        )
+        for path in {row.path for row in rows}
+    }  # fmt: skip
+    results = [augments[row.path].augmented(_record(chain, row), row.seed) for row in rows]
+    return [
+        plot.Panel(
+            _shown(result[row.path], chain, *_range_behind(chain, column, row)),
+            _first_frame(result[_COVERED], chain).astype(bool) if outlines else None,
+        )
+        for row, result in zip(rows, results, strict=True)
+    ]
+
+
+def _record(chain: Chain, row: _Row) -> dict[str, np.ndarray]:
+    """What the chain is given: the image and its partner, and a mask of nothing covered, which theirs covers."""
+    of_channels = chain.axes.find("C")
+    mask = np.zeros([size for axis, size in enumerate(row.image.shape) if axis != of_channels], np.uint8)
+    record = {row.path: row.image, _COVERED: mask}
+    return record | {chain.partner_of(row.path): row.partner, chain.partner_of(_COVERED): mask + 1}
+
+
+def _range_behind(chain: Chain, column: _Column, row: _Row) -> Sequence[Any]:
+    """What the ends of the value range have become: two numbers, or two for each channel."""
+    scale, last = chain.scale(row.image.dtype, row.path), column.effects[-1]
+    return list(last.ends(scale).reshape(2, -1)) if isinstance(last, Conversion) else [scale.low, scale.high]
+
+
+def _shown(image: np.ndarray, chain: Chain, low: Any, high: Any) -> np.ndarray:
+    """An image in the chain's axes as it is shown: fractions, `float32 (H, W, 3)` or `(H, W)`."""
+    frame = jnp.asarray(_first_frame(image, chain))
+    values = np.asarray(to_hwc(frame, chain.axes.removeprefix("T"))).astype(np.float64)
+    fractions: np.ndarray = np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
+    return fractions[..., :3] if fractions.shape[-1] >= 3 else fractions[..., 0]
+
+
+def _first_frame(image: Any, chain: Chain) -> Any:
+    return image[0] if chain.axes.startswith("T") else image
+
+
+def _rows(chain: Chain, records: Sequence[dict[str, np.ndarray]], seed: int) -> list[_Row]:
+    parent = np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)
+    seeds = [fields.get(RECORD_SEED, child_seed(parent, place)) for place, fields in enumerate(records)]
+    return [
+        _Row(path, fields[path], _partner(chain, records, place, path), seeds[place])
+        for place, fields in enumerate(records)
+        for path in chain.images
+        if path in fields
+    ]
+
+
+def _partner(chain: Chain, records: Sequence[dict[str, np.ndarray]], place: int, path: str) -> np.ndarray:
+    """What the image is mixed with: its own partner, or the next that is like it."""
+    image, own = records[place][path], records[place].get(chain.partner_of(path))
+    following = [fields[path] for fields in (*records[place + 1 :], *records[:place]) if path in fields]
+    alike = [other for other in following if (other.shape, other.dtype) == (image.shape, image.dtype)]
+    return own if own is not None else [*alike, image][0]
+
+
+def _records(chain: Chain, images: Any) -> list[dict[str, np.ndarray]]:
+    """The fields of each record that are looked at, by path, without a batch axis."""
+    is_record = isinstance(images, tuple) and has_field(images, chain.images[0])
+    if isinstance(images, list | tuple) and not is_record:
+        records = [_fields(chain, each, f"images[{place}]") for place, each in enumerate(images)]
+    else:
+        fields = _fields(chain, images, "images")
+        first = fields[chain.images[0]]
+        is_batch = first.ndim == len(chain.axes) + 1
+        records = (
+            [{path: field[i] for path, field in fields.items()} for i in range(len(first))] if is_batch else [fields]
+        )
+    for fields in records[:_MOST_ROWS]:
+        for path in chain.images:
+            _require_image(chain, path, fields.get(path))
+    return [_without_padding(chain, fields) for fields in records]
+
+
+def _fields(chain: Chain, record: Record, name: str) -> dict[str, np.ndarray]:
+    """The fields that are looked at, of an image, a record, or a batch."""
+    if hasattr(record, "__array__") or hasattr(record, "__array_interface__"):  # the latter are Pillow's
+        return {chain.images[0]: np.asarray(record)}
+    if container_of(record) is None or isinstance(record, list):
+        raise TypeError(
+            f"`{name}` must be an image, an array of axes {chain.axes!r}, or a record that holds one: got"
+            f" {type(record).__name__}. Pass np.asarray(image), a dict, or a list of them."
+        )
+    optional = [*map(chain.partner_of, chain.images), *chain.sizes]
+    paths = [*chain.images, *(path for path in optional if has_field(record, path))]
+    fields = {path: np.asarray(get_field(record, path)) for path in paths}
+    seed = carried(record, RECORD_SEED)
+    return fields if seed is None else {**fields, RECORD_SEED: np.asarray(seed)}
+
+
+def _require_image(chain: Chain, path: str, image: np.ndarray | None) -> None:
+    if image is None:  # of bare images there is the first alone
+        return
+    if image.ndim != len(chain.axes) or 0 in image.shape:
+        raise ValueError(
+            f"`images` must be of axes {chain.axes!r} each, with at least one pixel: got shape {image.shape}. Pass"
+            " others, or Chain(axes=...) that says theirs."
+        )
+    require_image_type(image.dtype, path)
+
+
+def _without_padding(chain: Chain, fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if not chain.size or chain.size not in fields:
+        return fields
+    own = dict(zip("HW", fields[chain.size].tolist(), strict=True))
+    inside = tuple(slice(own.get(axis)) for axis in chain.axes)
+    return {**fields, **{path: fields[path][inside] for path in chain.images}}
