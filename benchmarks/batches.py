@@ -41,8 +41,8 @@ def operators_of(description: Mapping[str, Any]) -> list[gdx.ModalityOperator]:
 
 def _operator(effect: str, rngs: nnx.Rngs, **settings: Any) -> gdx.ModalityOperator:
     common = {"field_key": "image", "stochastic": True}
-    for name in ("name", "p", "same_on_frame"):  # of effects alone
-        del settings[name]
+    for name in ("name", "p", "same_on_frame", "same_on_channel", "inverse", "truncate"):  # of effects alone
+        settings.pop(name, None)
     if effect == "PatchDropout":
         settings["patch_size"] = tuple(settings["patch_size"])  # JSON has lists
         settings["drop_value"] = settings.pop("fill")

@@ -15,30 +15,30 @@ from benchmarks.timing import Call
 
 
 def versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("jax", "numpy", *_PEERS) if _installed(name)}
+    return {name: importlib.metadata.version(name) for name in ("jax", "numpy", *_PEERS) if installed(name)}
 
 
 def calls(effect: str, images: np.ndarray) -> dict[str, Call]:
     """What each library that has the effect does to the whole batch."""
     found = {}
     for name, make in _PEERS.items():
-        run = make(effect, images) if _installed(name) else None
+        run = make(effect, images) if installed(name) else None
         if run is not None:
             found[name] = lambda run=run: run
     if "albumentations" in found:
         count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        found[f"albumentations, {count} threads"] = _threaded(_albumentations(effect), images, count)
+        found[f"albumentations, {count} threads"] = threaded(_albumentations(effect), images, count)
     run = _numpy(effect, images)
     return found if run is None else {"numpy": lambda: run, **found}
 
 
-def _threaded(transform: Callable, images: np.ndarray, count: int) -> Call:
+def threaded(transform: Callable, images: np.ndarray, count: int) -> Call:
     """An image at a time, in as many threads as JAX uses."""
     pool = concurrent.futures.ThreadPoolExecutor(count)
     return lambda: lambda: list(pool.map(transform, images))
 
 
-def _installed(name: str) -> bool:
+def installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
@@ -89,8 +89,8 @@ def _torchvision(effect: str, images: np.ndarray) -> Callable | None:
     else:
         return None
     if effect == "gaussian":
-        return _on_torch(transform, images)
-    return _on_torch(lambda tensor: [transform(image) for image in tensor], images)  # else all lose the same patches
+        return on_torch(transform, images)
+    return on_torch(lambda tensor: [transform(image) for image in tensor], images)  # else all lose the same patches
 
 
 def _kornia(effect: str, images: np.ndarray) -> Callable | None:
@@ -110,10 +110,10 @@ def _kornia(effect: str, images: np.ndarray) -> Callable | None:
         transform = torch.nn.Sequential(*erasing)
     else:
         return None
-    return _on_torch(transform, images)
+    return on_torch(transform, images)
 
 
-def _on_torch(transform: Callable, images: np.ndarray) -> Callable:
+def on_torch(transform: Callable, images: np.ndarray) -> Callable:
     """Runs on the GPU where PyTorch finds one, and waits for it."""
     import torch
 
