@@ -10,11 +10,14 @@ if TYPE_CHECKING:
     from grain_datarax.effects.composition import OneOf, Sequential, SomeOf
     from grain_datarax.effects.conversion import Cast, Normalize
     from grain_datarax.effects.effect import Effect
+    from grain_datarax.effects.flip import HorizontalFlip, VerticalFlip, horizontal_flip, vertical_flip
     from grain_datarax.effects.function import Function
     from grain_datarax.effects.gaussian_noise import GaussianNoise, gaussian_noise
     from grain_datarax.effects.mixing import CutMix, MixUp
+    from grain_datarax.effects.pad_crop import PadCrop, pad_crop
     from grain_datarax.effects.patch_dropout import PatchDropout, patch_dropout
     from grain_datarax.effects.poisson_noise import PoissonNoise, poisson_noise
+    from grain_datarax.effects.random_resized_crop import RandomResizedCrop, random_resized_crop
     from grain_datarax.effects.salt_pepper_noise import SaltPepperNoise, salt_pepper_noise
     from grain_datarax.inspection import draws, replay
     from grain_datarax.pages.batch import Batch, Element
@@ -43,6 +46,7 @@ __all__ = [
     "Element",
     "Function",
     "GaussianNoise",
+    "HorizontalFlip",
     "MixUp",
     "ModalityOperator",
     "ModalityOperatorConfig",
@@ -50,24 +54,31 @@ __all__ = [
     "NoiseOperatorConfig",
     "Normalize",
     "OneOf",
+    "PadCrop",
     "PatchDropout",
     "PatchDropoutOperator",
     "PatchDropoutOperatorConfig",
     "PoissonNoise",
+    "RandomResizedCrop",
     "SaltPepperNoise",
     "SeedChildren",
     "SeedRecords",
     "Sequential",
     "SomeOf",
+    "VerticalFlip",
     "__version__",
     "augment",
     "child_seed",
     "draws",
     "gaussian_noise",
+    "horizontal_flip",
+    "pad_crop",
     "patch_dropout",
     "poisson_noise",
+    "random_resized_crop",
     "replay",
     "salt_pepper_noise",
+    "vertical_flip",
 ]
 
 # Searched in this order, and only as far as a name is found: Grain's workers unpickle SeedRecords and need no flax.
@@ -83,6 +94,9 @@ _HOMES = (
     "effects.gaussian_noise",
     "effects.salt_pepper_noise",
     "effects.poisson_noise",
+    "effects.flip",
+    "effects.pad_crop",
+    "effects.random_resized_crop",
     "chain",
     "pages.batch",
     "pages.module",
