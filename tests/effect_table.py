@@ -29,6 +29,10 @@ EFFECTS = {
     "some of": lambda **settings: composed(gdx.SomeOf, **{"count": (1, 2), **settings}),
     "sequential": lambda **settings: composed(gdx.Sequential, **settings),
     "function": lambda **settings: gdx.Function(dimmed, {"most": 0.5}, **settings),
+    "horizontal_flip": lambda **settings: gdx.HorizontalFlip(**{"p": 1.0, **settings}),
+    "vertical_flip": lambda **settings: gdx.VerticalFlip(**{"p": 1.0, **settings}),
+    "pad_crop": lambda **settings: gdx.PadCrop(**{"padding": (7, 5), "fill": (0.0, 1.0), **settings}),
+    "random_resized_crop": gdx.RandomResizedCrop,
 }
 
 
@@ -44,6 +48,7 @@ def composed(kind, *, same_on_frame=False, **settings):
 
 PLAIN = list(EFFECTS)[:5]
 COMPOSED = ["one of", "some of", "sequential"]
+FLIPS = ["horizontal_flip", "vertical_flip"]  # which draw nothing
 
 
 def _each(names, also_long=()):
@@ -59,7 +64,7 @@ every_effect_some_long = pytest.mark.parametrize(
 )
 # A composition draws by its parts, whose names are their own.
 every_effect_with_a_draw = pytest.mark.parametrize(
-    "effect", _each(PLAIN, [name for name in EFFECTS if name not in [*PLAIN, *COMPOSED]])
+    "effect", _each(PLAIN, [name for name in EFFECTS if name not in [*PLAIN, *COMPOSED, *FLIPS]])
 )
 every_effect_and_dtype = pytest.mark.parametrize(
     ("effect", "dtype"),

@@ -36,6 +36,14 @@ def recipe():
             [gdx.PatchDropout(), gdx.Normalize(mean=(0.5, 0.25), std=2, dtype="bfloat16")],
             seed=3, axes="TCHW", value_range=(-1, 1.5), clip=False, draws="draws",
         ),
+        "moved": gdx.Chain(
+            [
+                gdx.HorizontalFlip(), gdx.VerticalFlip(p=0.25, name="turned"),
+                gdx.PadCrop(padding=(4, 2), mode="reflect", size=(64, 48)), gdx.PadCrop(fill=(0.25, 0.5), name="again"),
+                gdx.RandomResizedCrop(size=(32, 24), scale=(0.3, 1), ratio=1, same_on_frame=False),
+            ],
+            seed=1, axes="THWC", masks={"mask": 255}, boxes={"boxes": "cxcywh"}, keypoints={"points": "rel_xy"},
+        ),
         "cast": gdx.Chain([gdx.Cast(scale=True, dtype="float16")], seed=0, channels=None),
     }  # fmt: skip
 

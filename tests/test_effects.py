@@ -34,6 +34,8 @@ from speckle_noise import SpeckleNoise
 import grain_datarax as gdx
 from grain_datarax.augmenter import launcher_of
 from grain_datarax.effects.composition import Composition
+from grain_datarax.effects.flip import Flip
+from grain_datarax.effects.geometric import Geometric
 from grain_datarax.random.rounding import rounded
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "effects_1.json"
@@ -102,6 +104,8 @@ def test_frames_share_a_draw_or_have_their_own(effect, dtype):
     for frame in range(5):
         still = run(chain(effect()), {**batch, "image": batch["image"][:, frame]})
         np.testing.assert_array_equal(shared[:, frame], still)
+    if isinstance(effect(), Flip):  # which draw nothing
+        return
     own = chain(effect(same_on_frame=False), axes="THWC")
     apart = run(own, {**batch, "image": np.repeat(batch["image"][:, :1], 5, axis=1)})
     assert all(len({frame.tobytes() for frame in clip}) == 5 for clip in apart)
@@ -110,6 +114,8 @@ def test_frames_share_a_draw_or_have_their_own(effect, dtype):
 @every_effect_some_long
 @pytest.mark.parametrize("same_on_frame", [False, True])
 def test_frames_may_have_their_channels_first_and_a_clip_any_length(effect, same_on_frame):
+    if isinstance(effect(), Flip) and not same_on_frame:
+        return
     batch = seeded_batch(3, shape=(5, 16, 12, 3))
     last, first = (chain(effect(same_on_frame=same_on_frame), axes=axes) for axes in ("THWC", "TCHW"))
     expected = run(last, batch)
@@ -124,7 +130,7 @@ def test_frames_may_have_their_channels_first_and_a_clip_any_length(effect, same
 def test_occlusion_shares_its_draw_among_frames_and_noise_does_not():
     leaves = {name: make() for name, make in EFFECTS.items() if not isinstance(make(), Composition)}
     assert {name: effect.same_on_frame for name, effect in leaves.items()} == {
-        name: isinstance(effect, gdx.PatchDropout) for name, effect in leaves.items()
+        name: isinstance(effect, gdx.PatchDropout | Geometric) for name, effect in leaves.items()
     }
 
 
@@ -264,7 +270,7 @@ def test_what_changes_pixels_is_in_the_fingerprint(effect):
         return launcher_of(chain(*effects, **settings)).fingerprint()
 
     base = fingerprint(effect())
-    turned = isinstance(effect(), Composition) or not effect().same_on_frame  # of what a composition holds
+    turned = isinstance(effect(), Composition | Flip) or not effect().same_on_frame  # of what a composition holds
     assert json.loads(json.dumps(base)) == base == fingerprint(effect())
     others = [
         fingerprint(effect(name="a")),
@@ -348,6 +354,19 @@ BAD = {
     "one of": [{"weights": [1, 2]}, {"weights": [1, -1, 1]}, {"weights": [0, 0, 0]}, {"weights": 3}],
     "some of": [{"count": 4}, {"count": -1}, {"count": (2, 1)}, {"count": 1.5}],
     "sequential": [{"p": -1}],
+    "horizontal_flip": [{"same_on_frame": False}, {"p": 2}],
+    "vertical_flip": [{"same_on_frame": False}],
+    "pad_crop": [
+        *({"padding": padding} for padding in (-1, 1.5, (1, 2, 3), (1, -1), "4")),
+        *({"size": size} for size in (32, (32,), (0, 8))),
+        {"mode": "wrap"},
+        {"fill": 255},
+    ],
+    "random_resized_crop": [
+        *({"scale": scale} for scale in (0, 1.5, (0.5, 0.1), (0.1, 0.2, 0.3), "a")),
+        *({"ratio": ratio} for ratio in (0, (4 / 3, 3 / 4), -1)),
+        {"size": 224},
+    ],
 }
 
 

@@ -83,7 +83,7 @@ def require_equal(links, given, batches, axes="HWC", value=0, **masks):
 @every_effect
 def test_a_record_has_the_same_pixels_at_any_padding(effect):
     if not all(link.may_be_padded for link in chain(effect()).links):
-        with pytest.raises(ValueError, match="`size` must be None for Function"):
+        with pytest.raises(ValueError, match=f"`size` must be None for {type(effect()).__name__}"):
             chain(effect(), size="size")
         return
     require_equal(chain(effect()), records(SIZES[:3]), [(3, 20, 20), (1, 23, 32)], value=7)
