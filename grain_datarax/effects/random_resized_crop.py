@@ -89,7 +89,8 @@ class RandomResizedCrop(Crop):
         )
         area = rounded(share * np.float32(shape[0] * shape[1]))
         sides = [rounded(jnp.sqrt(rounded(area * exp2(power)))) for power in (-aspect, aspect)]
-        tried = jnp.round(jnp.stack(sides, axis=1)).astype(jnp.int32)
+        # Behind a barrier, without which XLA takes seconds longer to compile what is drawn for each try.
+        tried = jax.lax.optimization_barrier(jnp.round(jnp.stack(sides, axis=1)).astype(jnp.int32))
         fits = ((tried > 0) & (tried <= size)).all(axis=1)
         taken = jnp.array(self._middle(shape[0], shape[1]), jnp.int32)
         for place in reversed(range(_TRIES)):  # the first that fits
