@@ -391,7 +391,10 @@ def test_rectangles_follow_the_law_of_torchvision(shape, settings):
     placed = own[(own[:, 2:] != sizes[often.argmax()]).any(axis=1)]  # but for the one in the middle, where nothing fits
     for axis in (0, 1):  # where it lies is independent of its size
         room = shape[axis] - placed[:, 2 + axis]
-        assert stats.kstest((placed[:, axis] + rng.random(len(placed))) / (room + 1), "uniform").pvalue > 1e-4
+        place = (placed[:, axis] + rng.random(len(placed))) / (room + 1)
+        assert stats.kstest(place, "uniform").pvalue > 1e-4
+        for length in placed[:, 2:].T:
+            assert abs(np.corrcoef(place, length)[0, 1]) < 5 / np.sqrt(len(placed))  # five standard errors
 
 
 def test_area_is_uniform_and_aspect_is_in_its_logarithm():
