@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from effect_table import chain, run, seeds
+from helpers import closing
 from scipy import stats
 from sources import images
 
@@ -734,3 +735,26 @@ def test_masks_say_what_they_are_in_a_constant_padding():
         result = augmented(links, batch(mask=places("HW")))
         assert result["mask"].shape == result["image"].shape[:3]
         assert np.isin(result["mask"], places("HW")).all()
+
+
+def test_a_loader_gives_batches_of_the_size_that_comes_out():
+    records = [{"image": image, "boxes": BOXES.astype(np.float32)} for image in images(20, (24, 20, 3), "uint8")]
+    seeded = grain.MapDataset.source(records).random_map(gdx.SeedRecords(), seed=3).batch(8).to_iter_dataset()
+    links = chain(gdx.HorizontalFlip(), gdx.RandomResizedCrop(size=(8, 6)), boxes={"boxes": "xyxy"})
+    expected = [augmented(links, {**batch}) for batch in seeded]
+    with closing(iter(gdx.DeviceLoader(seeded, links, pad_last_batch=True))) as batches:
+        result = [jax.device_get(batch) for batch in batches]
+    assert [batch["image"].shape for batch in result] == [(8, 8, 6, 3)] * 3
+    for one, other in zip(result, expected, strict=True):
+        for name in ("image", "boxes", "boxes_covered"):
+            np.testing.assert_array_equal(one[name][: len(other[name])], other[name])
+
+
+@pytest.mark.parametrize("axis_type", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit], ids=str)
+def test_devices_move_what_belongs_to_their_own_records(axis_type):
+    fields = {"masks": {"mask": 0}, "boxes": {"boxes": "xywh"}, "keypoints": {"points": "rel_xy"}}
+    links = chain(gdx.HorizontalFlip(), gdx.RandomResizedCrop(size=(9, 7)), **fields)
+    data = batch(mask=places("HW"), boxes=as_format(BOXES, "xywh"), points=POINTS.astype(np.float32) / 16)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(axis_type,))
+    spread = jax.device_put(data, jax.NamedSharding(mesh, jax.P("data")))
+    jax.tree.map(np.testing.assert_array_equal, augmented(links, spread), augmented(links, data))
