@@ -16,17 +16,20 @@ if TYPE_CHECKING:
     from grain_datarax.effects.coverage_dropout import CoverageDropout
     from grain_datarax.effects.cutout import Cutout
     from grain_datarax.effects.effect import Effect
+    from grain_datarax.effects.flip import HorizontalFlip, VerticalFlip, horizontal_flip, vertical_flip
     from grain_datarax.effects.function import Function
     from grain_datarax.effects.gaussian_noise import GaussianNoise, gaussian_noise
     from grain_datarax.effects.grid_dropout import GridDropout
     from grain_datarax.effects.grid_mask import GridMask
     from grain_datarax.effects.mixing import CutMix, MixUp
     from grain_datarax.effects.multiplicative_noise import MultiplicativeNoise
+    from grain_datarax.effects.pad_crop import PadCrop, pad_crop
     from grain_datarax.effects.patch_dropout import PatchDropout, patch_dropout
     from grain_datarax.effects.patch_gaussian import PatchGaussian
     from grain_datarax.effects.pixel_dropout import PixelDropout
     from grain_datarax.effects.poisson_noise import PoissonNoise, poisson_noise
     from grain_datarax.effects.random_erasing import RandomErasing
+    from grain_datarax.effects.random_resized_crop import RandomResizedCrop, random_resized_crop
     from grain_datarax.effects.rician_noise import RicianNoise
     from grain_datarax.effects.salt_pepper_noise import SaltPepperNoise, salt_pepper_noise
     from grain_datarax.effects.sensor_noise import SensorNoise
@@ -67,6 +70,7 @@ __all__ = [
     "GaussianNoise",
     "GridDropout",
     "GridMask",
+    "HorizontalFlip",
     "MixUp",
     "ModalityOperator",
     "ModalityOperatorConfig",
@@ -75,6 +79,7 @@ __all__ = [
     "NoiseOperatorConfig",
     "Normalize",
     "OneOf",
+    "PadCrop",
     "PatchDropout",
     "PatchDropoutOperator",
     "PatchDropoutOperatorConfig",
@@ -82,6 +87,7 @@ __all__ = [
     "PixelDropout",
     "PoissonNoise",
     "RandomErasing",
+    "RandomResizedCrop",
     "RicianNoise",
     "SaltPepperNoise",
     "SeedChildren",
@@ -91,6 +97,7 @@ __all__ = [
     "SomeOf",
     "SpeckleNoise",
     "UniformNoise",
+    "VerticalFlip",
     "__version__",
     "augment",
     "brightness_contrast",
@@ -98,12 +105,16 @@ __all__ = [
     "color_jitter",
     "draws",
     "gaussian_noise",
+    "horizontal_flip",
+    "pad_crop",
     "patch_dropout",
     "poisson_noise",
     "presets",
     "preview",
+    "random_resized_crop",
     "replay",
     "salt_pepper_noise",
+    "vertical_flip",
 ]
 
 # Searched in this order, and only as far as a name is found: Grain's workers unpickle SeedRecords and need no flax.
@@ -134,6 +145,9 @@ _HOMES = (
     "effects.uniform_noise",
     "effects.brightness_contrast",
     "effects.color_jitter",
+    "effects.flip",
+    "effects.pad_crop",
+    "effects.random_resized_crop",
     "chain",
     "pages.batch",
     "pages.module",

@@ -25,6 +25,7 @@ from grain_datarax.effects import EFFECTS
 from grain_datarax.effects.composition import Composition
 from grain_datarax.effects.conversion import Conversion
 from grain_datarax.effects.effect import Effect, as_json, unknown_name
+from grain_datarax.effects.geometric import Geometric
 from grain_datarax.effects.mixing import Mixing
 from grain_datarax.effects.settings import Flag, Name, Optional
 from grain_datarax.images import AXES, Scale, scale_of
@@ -57,18 +58,22 @@ class Chain:
         None: the type's range for unsigned integers, (0, 1) for floats; signed integers have none of their own.
       clip: Whether results are clipped to the range. False: integers saturate at their type, floats are left as they
         are.
-      channels: The channels to treat, by index; the others stay as they are. None treats all.
+      channels: The channels to treat, by index; the others stay as they are, but that geometric effects move all. None
+        treats all.
       masks: Fields of masks that belong to the image, and for each what an occluding effect fills it with, in the
-        mask's own values, such as 255 or -1; None leaves it alone. Their axes are the image's, with or without `"C"`.
+        mask's own values, such as 255 or -1; None leaves it alone. Geometric effects move them all. Their axes are the
+        image's, with or without `"C"`.
       boxes: Fields of boxes `(N, 4)`, behind the frames if there are any, and the format of each, one of `"xyxy"`,
-        `"xywh"`, `"cxcywh"` in pixels, or behind `"rel_"` in fractions of width and height. They stay as they are; the
-        share of each that effects have covered comes out as a field, `float32 (N,)`, `"..._covered"`.
+        `"xywh"`, `"cxcywh"` in pixels, or behind `"rel_"` in fractions of width and height. Geometric effects move
+        them, and clip them to the image where they crop: one outside has a width or a height of 0 then. The share of
+        each that effects have covered or cut away comes out as a field, `float32 (N,)`, `"..._covered"`.
       labels: Fields of labels that `MixUp` and `CutMix` mix, floating point, such as one-hot.
       partner: The field that holds a record's partner, for these: a mapping with the same images, masks and labels.
       draws: A field to write what each record drew, by the names of the effects (`_` for each dot): whether each was
         `applied`, its strengths, its positions; see `grain_datarax.draws`. None writes none.
-      keypoints: Fields of keypoints `(..., 2)` and their format, `"xy"` or `"rel_xy"`. They stay as they are; whether
-        each lies inside the image and is not covered comes out as `bool (...)`, `"..._visible"`.
+      keypoints: Fields of keypoints `(..., 2)` and their format, `"xy"` or `"rel_xy"`; integers name pixels. Geometric
+        effects move them; whether each lies inside the image and is not covered comes out as `bool (...)`,
+        `"..._visible"`.
       size: The field with the height and width, integers `(2,)`, of each record's images before they were padded at the
         bottom and the right, as for a batch of many sizes. Records draw and are treated as they are without padding,
         which keeps its values, but for conversions. Sizes in NumPy are checked. None: images are not padded.
@@ -158,6 +163,12 @@ class Chain:
                 f"`channels` must be None where {type(last).__name__} converts the image's type: got {self.channels}."
                 " Convert it behind the chain."
             )
+        for path, fill in self.fills.items():
+            if fill is None and (pads := [link for link in self.geometric if link.pads]):
+                raise ValueError(
+                    f"`masks` must say what is behind the edge of the image, where {type(pads[0]).__name__} pads with a"
+                    f' constant: got None for "{path}". Pass a value of the mask, such as 255 or 0, or mode="edge".'
+                )
         for link in self.links if self.size else ():
             if not link.may_be_padded:
                 raise ValueError(
@@ -230,6 +241,21 @@ class Chain:
         return tuple(link for effect in self.effects for link in _with_parts(effect))
 
     @property
+    def geometric(self) -> tuple[Geometric, ...]:
+        """The effects that move pixels, and all that belongs to an image with them."""
+        return tuple(link for link in self.links if isinstance(link, Geometric))
+
+    @property
+    def crops(self) -> bool:
+        """Whether an effect may cut pixels away."""
+        return any(link.crops for link in self.geometric)
+
+    @property
+    def filled(self) -> dict[str, float | None]:
+        """The masks that effects write, and what they are filled with, by path."""
+        return {path: fill for path, fill in self.fills.items() if fill is not None or self.geometric}
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What tells the draws of each link from those of the others."""
         return distinct_names([(link.namespace, link.name is None) for link in self.links])
@@ -246,6 +272,12 @@ class Chain:
     def scale(self, dtype: Any, path: str) -> Scale:
         """What the values of an image of this type mean."""
         return scale_of(dtype, self.value_range, clip=self.clip, field=path)
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The height and the width that images of this size come out with."""
+        for link in self.geometric:
+            size = link.size_of(*size)
+        return size
 
     def output_type(self, dtype: Any) -> Any:
         """The type that images of this type come out in."""

@@ -16,6 +16,7 @@ from grain_datarax.containers import Record
 from grain_datarax.counts import Counts
 from grain_datarax.effects.conversion import Conversion
 from grain_datarax.fields import field_names, flatten, get_field, has_field, set_field
+from grain_datarax.geometry import with_size
 from grain_datarax.guard import check_batch, check_seeds, check_values, require_array
 from grain_datarax.random.keys import STREAM_VERSION, draw_mark
 from grain_datarax.records import Augmentation, Tally
@@ -108,9 +109,10 @@ class CompiledChain(Launcher):
         self.chain = chain
         self.names = chain.names
         self.reads = (*chain.images, *chain.fills, *chain.labels, *chain.partners, *chain.seen, *chain.sizes)
-        left_alone = {path for path, fill in chain.fills.items() if fill is None}
+        left_alone = chain.fills.keys() - chain.filled.keys()
         self._needs = tuple(path for path in self.reads if path not in left_alone)
-        only_read = (*chain.seen, *chain.partners, *chain.sizes)
+        self._moves = bool(chain.geometric)
+        only_read = (*(() if self._moves else chain.seen), *chain.partners, *chain.sizes)
         self._written = frozenset(path for path in self._needs if path not in only_read)
         self._checked: set[tuple[Any, ...]] = set()
         self._values_seen: set[tuple[str, Any]] = set()
@@ -158,12 +160,20 @@ class CompiledChain(Launcher):
         fields = self.require_treatable(data)
         check_seeds(seeds, fields[self.reads[0]].shape[0])
         needed = {path: fields[path] for path in self._needs}
-        converted = {
-            path for path in self.chain.images if self.chain.output_type(fields[path].dtype) != fields[path].dtype
-        }
-        donated = donatable(needed, data, self._written - converted, donate)
-        result: tuple[dict[str, Any], Tally | None] = launch(self._augmentations[bool(donated)], needed, donated, seeds)
+        others = {path for path, field in needed.items() if self._output(path, field, 1) != (field.shape, field.dtype)}
+        donated = donatable(needed, data, self._written - others, donate)
+        # What moves pixels looks them up by index: by each device in its own rows, as there is no sharding to infer.
+        result: tuple[dict[str, Any], Tally | None] = launch(
+            self._augmentations[bool(donated)], needed, donated, seeds, by_device=self._moves
+        )
         return result
+
+    def _output(self, path: str, field: Any, leading: int) -> tuple[tuple[int, ...], Any]:
+        """The shape and the type that a field comes out with, behind so many axes that are none of the chain's."""
+        shape, is_image = tuple(field.shape), path in self.chain.images
+        if self._moves and (is_image or path in self.chain.fills):
+            shape = with_size(self.chain, shape, leading)
+        return shape, self.chain.output_type(field.dtype) if is_image else field.dtype
 
     def require_treatable(self, data: Record) -> dict[str, Any]:
         """The fields that it reads; raises if such batches can't be treated.
@@ -190,11 +200,12 @@ class CompiledChain(Launcher):
 
     def output_spec(self, spec: Record) -> Record:
         result = spec
-        for path in self.chain.images:
+        leading = len(get_field(spec, self.chain.images[0]).shape) - len(self.chain.axes)
+        for path in (*self.chain.images, *self.chain.filled):
             given = get_field(spec, path)
-            dtype = np.dtype(self.chain.output_type(given.dtype))
-            if dtype != given.dtype:
-                result = set_field(result, path, type(given)(shape=tuple(given.shape), dtype=dtype))
+            shape, dtype = self._output(path, given, leading)
+            if (shape, dtype) != (tuple(given.shape), given.dtype):
+                result = set_field(result, path, type(given)(shape=shape, dtype=np.dtype(dtype)))
         for path, mark in self.chain.seen.items():
             given, dtype = get_field(spec, path), np.float32 if path in self.chain.box_formats else np.bool_
             result = set_field(result, mark, type(given)(shape=tuple(given.shape)[:-1], dtype=np.dtype(dtype)))

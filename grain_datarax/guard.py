@@ -8,8 +8,10 @@ import numpy as np
 
 from grain_datarax.chain import Chain
 from grain_datarax.containers import RECORD_SEED, Record
+from grain_datarax.effects.geometric import Geometric
 from grain_datarax.effects.occlusion import Occlusion
 from grain_datarax.fields import get_field
+from grain_datarax.geometry import check_coordinates, check_sizes
 from grain_datarax.images import (
     chosen,
     hwc_shape,
@@ -37,7 +39,7 @@ def check_batch(chain: Chain, fields: Mapping[str, Any]) -> None:
     """
     for path, field in fields.items():
         require_array(field, path)
-        if path in chain.images or chain.fills.get(path) is not None:
+        if path in chain.images or path in chain.filled:
             require_image_type(field.dtype, path)
     sizes = {path: _check_image(chain, path, fields[path]) for path in chain.images}
     if len(set(sizes.values())) != 1:
@@ -91,8 +93,9 @@ def _check_image(chain: Chain, path: str, image: Any) -> tuple[int, ...]:
                 f" shape {shape}. Correct them, or the axes {chain.axes!r}."
             )
     scale = chain.scale(image.dtype, path)
+    check_sizes(chain, (height, width), path)
+    treated = height, width, len(chain.channels) if chain.channels else channels
     for effect in chain.links:
-        treated = height, width, len(chain.channels) if chain.channels else channels
         by_default = chain.axes == "HWC"
         if problem := effect.why_not(treated, scale, path):
             raise ValueError(problem + (layout_hint(treated) if by_default else ""))
@@ -104,6 +107,8 @@ def _check_image(chain: Chain, path: str, image: Any) -> tuple[int, ...]:
                 f' {image.dtype} for field "{path}". Convert it, for example to uint8 or float32, or pass a smaller'
                 " value_range."
             )
+        if isinstance(effect, Geometric):
+            treated = *effect.size_of(*treated[:2]), treated[2]
     return height, width, *(shape[:1] if chain.axes.startswith("T") else ())
 
 
@@ -159,6 +164,7 @@ def _check_coordinates(chain: Chain, path: str, field: Any, length: int, image_s
             f' {field.dtype} of shape {shape} for field "{path}". Put the coordinates last, and fill up to as many for'
             " each record."
         )
+    check_coordinates(chain, path, field.dtype)
 
 
 def check_values(chain: Chain, data: Record, seen: set[tuple[str, Any]]) -> None:

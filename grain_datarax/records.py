@@ -14,7 +14,9 @@ from grain_datarax.chain import Chain
 from grain_datarax.effects.composition import Composition, Sequential
 from grain_datarax.effects.conversion import Conversion
 from grain_datarax.effects.effect import Effect
+from grain_datarax.effects.geometric import Geometric
 from grain_datarax.effects.mixing import Mixing, MixUp
+from grain_datarax.geometry import clipped, moved_coordinates
 from grain_datarax.images import chosen, from_hwc, to_hwc
 from grain_datarax.purity import same_each_time
 from grain_datarax.random.bits import STREAM, uniform_levels
@@ -73,11 +75,11 @@ class Augmentation:
           seeds: `uint32 (B, 2)`, the records' seeds.
 
         Returns:
-          The images, masks and labels, what can be seen of boxes and keypoints, and what was drawn where the chain says
-          so; and what is to be counted, if anything.
+          The images, masks and labels, boxes and keypoints where they move, what can be seen of these, and what was
+          drawn where the chain says so; and what is to be counted, if anything.
         """
         chain = self.chain
-        arriving = {path: field for path, field in fields.items() if path not in chain.seen}
+        arriving = {path: field for path, field in fields.items() if chain.geometric or path not in chain.seen}
         if chain.seen:
             first = to_hwc(fields[chain.images[0]], chain.axes)[..., 0]
             arriving[_COVERED] = (first != 0) & False  # not zeros_like, which has no sharding on Explicit meshes
@@ -96,7 +98,9 @@ class Augmentation:
             names = [name.replace(".", "_") for name in chain.names]
             result[chain.draws] = {names[index]: told for index, told in batch.told.items()}
         if chain.seen:
-            result |= self._seen(fields, result.pop(_COVERED))
+            result |= self._seen({**fields, **result}, result.pop(_COVERED))
+        if chain.crops:
+            result |= clipped(chain, result)
         tally = Tally(jnp.stack(list(counted.values()), axis=-1), tuple(counted)) if counted else None
         return result, tally
 
@@ -170,11 +174,15 @@ class Augmentation:
             result[path] = from_hwc(self._channels(effect, image, partner, draws[shapes[path]], treat), chain.axes)
         drawn = draws[shapes[chain.images[0]]]
         for path, fill in {**chain.fills, _COVERED: True}.items():
-            if fill is not None and path in fields:
+            if (fill is not None or isinstance(effect, Geometric)) and path in fields:
                 axes = chain.axes if fields[path].ndim == len(chain.axes) else chain.axes.replace("C", "")
                 partner = None if path == _COVERED else self._partner(effect, fields, path, axes)
                 cover = functools.partial(_mask, effect, fill=fill)
+                if path == _COVERED and isinstance(effect, Geometric):
+                    cover = functools.partial(_hidden, effect)
                 result[path] = from_hwc(_by_frame(effect, cover, to_hwc(fields[path], axes), partner, drawn), axes)
+        if isinstance(effect, Geometric):
+            result |= moved_coordinates(chain, effect, fields, drawn[1], shapes[chain.images[0]][:2])
         if isinstance(effect, Mixing):
             mixing = effect.with_strengths(drawn[0])
             for path in chain.labels:
@@ -211,17 +219,19 @@ class Augmentation:
         drawn: Any,
         treat: Callable[..., jax.Array],
     ) -> jax.Array:
-        """Treats the channels that the chain names."""
-        treats = functools.partial(chosen, axes="HWC", channels=self.chain.channels)
+        """Treats the channels that the chain names, or moves all."""
+        channels = None if isinstance(effect, Geometric) else self.chain.channels
+        treats = functools.partial(chosen, axes="HWC", channels=channels)
         treated = _by_frame(effect, treat, treats(image), None if partner is None else treats(partner), drawn)
-        return treated if self.chain.channels is None else image.at[..., np.array(self.chain.channels)].set(treated)
+        return treated if channels is None else image.at[..., np.array(channels)].set(treated)
 
     def _seen(self, fields: Fields, covered: jax.Array) -> dict[str, jax.Array]:
         """What can be seen of boxes and keypoints of a batch, where these pixels are covered."""
         boxes, keypoints = self.chain.box_formats, self.chain.keypoint_formats
         seen = {}
         for path, mark in self.chain.seen.items():
-            look, its_format = (covered_share, boxes[path]) if path in boxes else (is_visible, keypoints[path])
+            share = functools.partial(covered_share, beyond=self.chain.crops)
+            look, its_format = (share, boxes[path]) if path in boxes else (is_visible, keypoints[path])
             by_record = functools.partial(_seen_of, look, its_format)
             sizes = [fields[size].astype(jnp.int32) for size in self.chain.sizes]
             of_sizes = [None] * len(sizes)
@@ -324,13 +334,20 @@ def _image(
     return _kept("image", effect, spec, same_each_time("image", lambda: treat(image, drawn, scale)))
 
 
-def _mask(effect: Effect, mask: jax.Array, partner: jax.Array | None, drawn: Any, *, fill: float) -> jax.Array:
-    """One mask `(H, W, C)`, treated; raises `TypeError` unless it keeps shape and dtype."""
+def _mask(effect: Effect, mask: jax.Array, partner: jax.Array | None, drawn: Any, *, fill: float | None) -> jax.Array:
+    """One mask `(H, W, C)`, treated; raises `TypeError` unless it has the image's size, and keeps its dtype."""
     strengths, drawn = drawn
     effect = effect.with_strengths(strengths)
     if isinstance(effect, Mixing) and partner is not None:
         return _kept("mask", effect, mask, effect.mixed_mask(mask, partner, drawn))
-    return _kept("mask", effect, mask, effect.mask(mask, drawn, fill))
+    shape = effect.spec(jax.ShapeDtypeStruct(mask.shape, mask.dtype)).shape
+    return _kept("mask", effect, jax.ShapeDtypeStruct(shape, mask.dtype), effect.mask(mask, drawn, fill))
+
+
+def _hidden(effect: Geometric, hidden: jax.Array, partner: None, drawn: Any) -> jax.Array:
+    """Which pixels can't be seen, moved."""
+    del partner
+    return effect.hidden(hidden, drawn[1])
 
 
 def _seen_of(

@@ -7,22 +7,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from grain_datarax.random.rounding import rounded
+
 # Boxes as corners, as a corner and a size, or as a centre and a size; keypoints. In pixels, or behind `rel_` in
 # fractions of the image's width and height.
 BOX_FORMATS = ("xyxy", "xywh", "cxcywh", "rel_xyxy", "rel_xywh", "rel_cxcywh")
 KEYPOINT_FORMATS = ("xy", "rel_xy")
 
 
-def covered_share(boxes: jax.Array, hidden: jax.Array, form: str, size: Any = None) -> jax.Array:
+def covered_share(
+    boxes: jax.Array, hidden: jax.Array, form: str, size: Any = None, *, beyond: bool = False
+) -> jax.Array:
     """The share of each box's pixels that are hidden.
 
-    A pixel belongs to a box if its centre does; what lies outside the image counts for nothing.
+    A pixel belongs to a box if its centre does; what lies outside the image counts for nothing, unless `beyond` says
+    that it was cut away.
 
     Args:
       boxes: `(..., 4)`, integer or floating point.
       hidden: Which pixels are hidden, `bool (H, W)`.
       form: One of `BOX_FORMATS`.
       size: The height and the width of the image itself, where it is padded.
+      beyond: Whether pixels outside the image count as hidden.
 
     Returns:
       `float32 (...)`, from 0 to 1; 0 for boxes without a pixel.
@@ -46,7 +52,15 @@ def covered_share(boxes: jax.Array, hidden: jax.Array, form: str, size: Any = No
         )
     )
     area = rows.sum(axis=-1) * columns.sum(axis=-1)
-    return jnp.where(area > 0, _count(rows, columns, hidden) / jnp.maximum(area, 1), 0).astype(jnp.float32)
+    count = _count(rows, columns, hidden)
+    if beyond:
+        outside = (
+            _outside(*edges, length, length if form.startswith("rel_") else 1)
+            for edges, length in zip(((top, bottom), (left, right)), hidden.shape, strict=True)
+        )
+        whole = [inside.sum(axis=-1) + more for inside, more in zip((rows, columns), outside, strict=True)]
+        count, area = count + (whole[0] * whole[1] - area), whole[0] * whole[1]
+    return jnp.where(area > 0, count / jnp.maximum(area, 1), 0).astype(jnp.float32)
 
 
 def is_visible(keypoints: jax.Array, hidden: jax.Array, form: str, size: Any = None) -> jax.Array:
@@ -79,6 +93,16 @@ def _between(start: jax.Array, end: jax.Array, length: int, unit: Any) -> jax.Ar
     """Which rows or columns have their centre between these edges, in such units: `bool (..., length)`."""
     centre = _in_units(np.arange(length) + 0.5, unit)
     return (start[..., None] <= centre) & (centre < end[..., None])
+
+
+def _outside(start: jax.Array, end: jax.Array, length: int, unit: int) -> jax.Array:
+    """How many rows or columns have their centre between these edges, and not in the image: `float32 (...)`."""
+    start, end = (rounded(edge * np.float32(unit)) if unit != 1 else edge for edge in (start, end))
+    before, behind = (
+        jnp.ceil(to - 0.5) - jnp.ceil(since - 0.5)
+        for since, to in ((start, jnp.minimum(end, 0)), (jnp.maximum(start, length), end))
+    )
+    return jnp.maximum(before, 0) + jnp.maximum(behind, 0)
 
 
 def _at(position: jax.Array, length: int, unit: Any) -> jax.Array:

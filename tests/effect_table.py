@@ -48,6 +48,10 @@ EFFECTS = {
     ),
     "pixel dropout": lambda **settings: gdx.PixelDropout(**{"drop_prob": 0.3, "fill": "noise", **settings}),
     "channel dropout": gdx.ChannelDropout,
+    "horizontal_flip": lambda **settings: gdx.HorizontalFlip(**{"p": 1.0, **settings}),
+    "vertical_flip": lambda **settings: gdx.VerticalFlip(**{"p": 1.0, **settings}),
+    "pad_crop": lambda **settings: gdx.PadCrop(**{"padding": (7, 5), "fill": (0.0, 1.0), **settings}),
+    "random_resized_crop": gdx.RandomResizedCrop,
 }
 
 
@@ -70,6 +74,7 @@ LATER = list(EFFECTS)[13:]
 FEW_DRAWS = (gdx.ChannelDropout,)
 # Those that treat no grey image.
 COLOURED = (gdx.ChannelDropout,)
+FLIPS = ["horizontal_flip", "vertical_flip"]  # which draw nothing
 
 
 def _each(names, also_long=()):
@@ -95,7 +100,7 @@ every_effect_some_long = pytest.mark.parametrize(
 )
 # A composition draws by its parts, whose names are their own.
 every_effect_with_a_draw = pytest.mark.parametrize(
-    "effect", _each(PLAIN, [name for name in EFFECTS if name not in [*PLAIN, *COMPOSED]])
+    "effect", _each(PLAIN, [name for name in EFFECTS if name not in [*PLAIN, *COMPOSED, *FLIPS]])
 )
 every_effect_and_dtype = pytest.mark.parametrize(("effect", "dtype"), _each_type())
 

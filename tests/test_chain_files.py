@@ -40,6 +40,32 @@ def recipe():
             [gdx.BrightnessContrast(brightness=0.1), gdx.ColorJitter(brightness=0.4, saturation=(0.5, 1.5), hue=0.1)],
             seed=1,
         ),
+        "occluded": gdx.Chain(
+            [
+                gdx.RandomErasing(scale=0.1, ratio=(0.5, 2), fill="noise"), gdx.Cutout(num_patches=2, fill="random"),
+                gdx.GridMask(unit=(0.1, 0.5), keep_ratio=(0.3, 0.6), fill=(0.1, 0.2, 0.3), inverse=True),
+                gdx.GridDropout(num_patches=(3, 7), same_on_channel=False), gdx.GridDropout(num_patches=0.25, name="b"),
+                gdx.CoverageDropout(coverage=(0.1, 0.2), fill="mean"), gdx.PixelDropout(fill=((0.1, 0.2),)),
+                gdx.ChannelDropout(num_channels=(1, 2), fill=(0.1, 0.2)),
+            ],
+            seed=5,
+        ),
+        "noisy": gdx.Chain(
+            [
+                gdx.SpeckleNoise(std=(0.1, 0.2), truncate=True), gdx.UniformNoise(same_on_channel=True),
+                gdx.MultiplicativeNoise(multiplier=1.5, elementwise=False), gdx.SensorNoise(shot=(1e-4, 0.1), read=0),
+                gdx.RicianNoise(), gdx.PatchGaussian(patch_size=(0.1, 0.5), std=(0, 1)),
+            ],
+            seed=6,
+        ),
+        "moved": gdx.Chain(
+            [
+                gdx.HorizontalFlip(), gdx.VerticalFlip(p=0.25, name="turned"),
+                gdx.PadCrop(padding=(4, 2), mode="reflect", size=(64, 48)), gdx.PadCrop(fill=(0.25, 0.5), name="again"),
+                gdx.RandomResizedCrop(size=(32, 24), scale=(0.3, 1), ratio=1, same_on_frame=False),
+            ],
+            seed=1, axes="THWC", masks={"mask": 255}, boxes={"boxes": "cxcywh"}, keypoints={"points": "rel_xy"},
+        ),
         "cast": gdx.Chain([gdx.Cast(scale=True, dtype="float16")], seed=0, channels=None),
     }  # fmt: skip
 

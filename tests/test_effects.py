@@ -36,6 +36,8 @@ from speckle_noise import SpeckleNoise
 import grain_datarax as gdx
 from grain_datarax.augmenter import launcher_of
 from grain_datarax.effects.composition import Composition
+from grain_datarax.effects.flip import Flip
+from grain_datarax.effects.geometric import Geometric
 from grain_datarax.effects.occlusion import Occlusion
 from grain_datarax.random.rounding import rounded
 
@@ -111,6 +113,8 @@ def test_frames_share_a_draw_or_have_their_own(effect, dtype):
     for frame in range(5):
         still = run(chain(effect()), {**batch, "image": batch["image"][:, frame]})
         np.testing.assert_array_equal(shared[:, frame], still)
+    if isinstance(effect(), Flip):  # which draw nothing
+        return
     own = chain(effect(same_on_frame=False), axes="THWC")
     apart = run(own, {**batch, "image": np.repeat(batch["image"][:, :1], 5, axis=1)})
     different = [len({frame.tobytes() for frame in clip}) for clip in apart]
@@ -120,6 +124,8 @@ def test_frames_share_a_draw_or_have_their_own(effect, dtype):
 @every_effect_some_long
 @pytest.mark.parametrize("same_on_frame", [False, True])
 def test_frames_may_have_their_channels_first_and_a_clip_any_length(effect, same_on_frame):
+    if isinstance(effect(), Flip) and not same_on_frame:
+        return
     batch = seeded_batch(3, shape=(5, 16, 12, 3))
     last, first = (chain(effect(same_on_frame=same_on_frame), axes=axes) for axes in ("THWC", "TCHW"))
     expected = run(last, batch)
@@ -133,11 +139,11 @@ def test_frames_may_have_their_channels_first_and_a_clip_any_length(effect, same
     np.testing.assert_array_equal(grey, with_channel[..., 0])
 
 
-def test_frames_share_the_draws_of_occlusion_and_colour_and_not_those_of_noise():
+def test_frames_share_the_draws_of_all_but_noise():
+    sharing = Occlusion | Geometric | gdx.ChannelDropout | gdx.BrightnessContrast | gdx.ColorJitter
     leaves = {name: make() for name, make in EFFECTS.items() if not isinstance(make(), Composition)}
     assert {name: effect.same_on_frame for name, effect in leaves.items()} == {
-        name: isinstance(effect, Occlusion | gdx.ChannelDropout | gdx.BrightnessContrast | gdx.ColorJitter)
-        for name, effect in leaves.items()
+        name: isinstance(effect, sharing) for name, effect in leaves.items()
     }
 
 
@@ -279,11 +285,12 @@ def test_what_changes_pixels_is_in_the_fingerprint(effect):
 
     base = fingerprint(effect())
     turned = isinstance(effect(), Composition) or not effect().same_on_frame  # of what a composition holds
+    other = {"p": 0.25} if isinstance(effect(), Flip) else {"same_on_frame": turned}
     assert json.loads(json.dumps(base)) == base == fingerprint(effect())
     others = [
         fingerprint(effect(name="a")),
         fingerprint(effect(p=0.5)),
-        fingerprint(effect(same_on_frame=turned)),
+        fingerprint(effect(**other)),
         fingerprint(effect(), seed=1),
         fingerprint(effect(), clip=False),
         fingerprint(effect(), effect()),
@@ -382,6 +389,19 @@ BAD = {
     "coverage dropout": [{"coverage": 1.5}, {"patch_size": (3, 4, 5)}, {"inverse": 1}],
     "pixel dropout": [{"drop_prob": -0.1}, {"same_on_channel": None}],
     "channel dropout": [{"num_channels": 0}, {"num_channels": 1.5}, {"num_channels": (2, 1)}, {"fill": "mean"}],
+    "horizontal_flip": [{"same_on_frame": False}, {"p": 2}],
+    "vertical_flip": [{"same_on_frame": False}],
+    "pad_crop": [
+        *({"padding": padding} for padding in (-1, 1.5, (1, 2, 3), (1, -1), "4")),
+        *({"size": size} for size in (32, (32,), (0, 8))),
+        {"mode": "wrap"},
+        {"fill": 255},
+    ],
+    "random_resized_crop": [
+        *({"scale": scale} for scale in (0, 1.5, (0.5, 0.1), (0.1, 0.2, 0.3), "a")),
+        *({"ratio": ratio} for ratio in (0, (4 / 3, 3 / 4), -1)),
+        {"size": 224},
+    ],
 }
 
 
@@ -448,7 +468,7 @@ def test_inside_jit_nothing_is_counted():
 def test_settings_are_declared_with_their_rules(effect):
     cls = type(effect())
     for field in dataclasses.fields(cls):
-        with pytest.raises(TypeError, match=f"`{field.name}` must be"):
+        with pytest.raises((TypeError, ValueError), match=f"`{field.name}` must be"):
             dataclasses.replace(effect(), **{field.name: object()})
     with pytest.raises(ValueError, match="`p` must be a probability from 0 to 1: got nan"):
         effect(p=float("nan"))

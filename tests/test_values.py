@@ -13,6 +13,7 @@ from scipy import stats
 
 import grain_datarax as gdx
 from grain_datarax.augmenter import Augmenter
+from grain_datarax.effects.geometric import Geometric
 from grain_datarax.effects.salt_pepper_noise import impulse_mask
 from grain_datarax.images import Scale, scale_of
 from grain_datarax.pages.units import level_bounds
@@ -459,6 +460,8 @@ def test_several_images_share_the_draws():
 @every_effect
 @pytest.mark.parametrize("axes", ["HWC", "CHW"])
 def test_channels_that_are_not_named_keep_their_bits(effect, axes):
+    if isinstance(effect(), Geometric):  # which move all
+        return
     batch = seeded_batch(4, shape=(16, 12, 4))
     colours = {**batch, "image": batch["image"][..., [0, 2, 3]]}
     expected = run(chain(effect()), colours)

@@ -205,7 +205,7 @@ class Effect(abc.ABC):
         return mask
 
     def spec(self, spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        """What comes out for an image `(H, W, C)` of this shape and type: the same, but for conversions."""
+        """What comes out for an image `(H, W, C)` of this shape and type: the same, but for conversions and crops."""
         return spec
 
     def why_not(self, shape: tuple[int, int, int], scale: Scale, field: str) -> str | None:

@@ -1,0 +1,95 @@
+"""What geometric effects do to what belongs to an image, beside its pixels, and what they ask of it."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from grain_datarax.chain import Chain
+from grain_datarax.coordinates import clipped_boxes, moved_boxes, moved_keypoints
+from grain_datarax.effects.effect import Effect
+from grain_datarax.effects.geometric import Geometric
+from grain_datarax.effects.mixing import Mixing
+from grain_datarax.images import is_float
+
+Fields = Mapping[str, jax.Array]
+
+
+def moved_coordinates(
+    chain: Chain, effect: Geometric, fields: Fields, drawn: Any, size: tuple[int, int]
+) -> dict[str, jax.Array]:
+    """The boxes and keypoints of one record, moved.
+
+    Args:
+      chain: The chain.
+      effect: One of its effects, with its strengths.
+      fields: The record's fields by path.
+      drawn: What it drew, for all frames, or for each.
+      size: The height and the width of the images before.
+    """
+
+    def move(field: jax.Array, drawn: Any, form: str, law: Any) -> jax.Array:
+        moved: jax.Array = law(field, form, *effect.motion(drawn, *size))
+        return moved
+
+    laws = {**dict.fromkeys(chain.box_formats, moved_boxes), **dict.fromkeys(chain.keypoint_formats, moved_keypoints)}
+    forms, result = {**chain.box_formats, **chain.keypoint_formats}, {}
+    for path, law in laws.items():
+        by_field = functools.partial(move, form=forms[path], law=law)
+        apart = chain.axes.startswith("T") and not effect.same_on_frame
+        result[path] = (jax.vmap(by_field) if apart else by_field)(fields[path], drawn)
+    return result
+
+
+def clipped(chain: Chain, fields: Fields) -> dict[str, jax.Array]:
+    """The boxes of a batch that has been cropped, clipped to its images."""
+    first = fields[chain.images[0]].shape
+    size = first[1 + chain.axes.index("H")], first[1 + chain.axes.index("W")]
+    return {path: clipped_boxes(fields[path], form, size) for path, form in chain.box_formats.items()}
+
+
+def with_size(chain: Chain, shape: Sequence[int], leading: int) -> tuple[int, ...]:
+    """The shape that images or masks of this shape come out with, behind so many axes that are none of the chain's."""
+    result = list(shape)
+    axes = chain.axes if len(result) == leading + len(chain.axes) else chain.axes.replace("C", "")
+    down, across = (leading + axes.index(axis) for axis in "HW")
+    result[down], result[across] = chain.output_size((result[down], result[across]))
+    return tuple(result)
+
+
+def check_sizes(chain: Chain, size: tuple[int, int], field: str) -> None:
+    """Raises `ValueError` unless all records of images of this height and width come out with one size."""
+    changed: Effect | None = None
+    for link in chain.links:
+        if isinstance(link, Mixing) and changed is not None:
+            raise ValueError(
+                f"`effects` must mix before {type(changed).__name__} changes the size, as partners have the size of the"
+                f' record: got {type(link).__name__} behind it for field "{field}". Put it first.'
+            )
+        if not isinstance(link, Geometric) or link.size_of(*size) == size:
+            continue
+        if link.p != 1 or not any(link is effect for effect in chain.effects):
+            raise ValueError(
+                f"`effects` must treat all records where they change the size, as a batch has one: got {link!r} for"
+                f' field "{field}" of {size}. Let it keep the size, or make it an effect of the chain itself, with p=1.'
+            )
+        size, changed = link.size_of(*size), link
+
+
+def check_coordinates(chain: Chain, path: str, dtype: Any) -> None:
+    """Raises `TypeError` unless boxes or keypoints of this type can be moved."""
+    relative = {**chain.box_formats, **chain.keypoint_formats}[path].startswith("rel_")
+    what = "boxes" if path in chain.box_formats else "keypoints"
+    for link in chain.geometric:
+        if not is_float(dtype) and (link.scales or (link.crops and relative)):
+            raise TypeError(
+                f"`{what}` must be floating point for {type(link).__name__}: got {dtype} for field"
+                f' "{path}". Convert them, for example to float32.'
+            )
+        if link.crops and jnp.issubdtype(dtype, jnp.unsignedinteger):
+            raise TypeError(
+                f"`{what}` must be signed for {type(link).__name__}, as they may come to lie outside: got {dtype} for"
+                f' field "{path}". Convert them, for example to int32 or float32.'
+            )
