@@ -30,8 +30,8 @@ def resampled(image: jax.Array, box: jax.Array, size: tuple[int, int]) -> jax.Ar
 
     Example:
       >>> steps = jnp.float32([0, 0, 0, 0, 8, 8, 8, 8]).reshape(1, 8, 1)
-      >>> resampled(steps, jnp.array([0, 2, 1, 4]), (1, 2)).round(3).ravel()
-      Array([1.143, 6.857], dtype=float32)
+      >>> [round(float(value), 3) for value in resampled(steps, jnp.array([0, 2, 1, 4]), (1, 2)).ravel()]
+      [1.143, 6.857]
     """
     height, width, channels = image.shape
     # Along axis 0 each time, over rows that are as long as can be.
