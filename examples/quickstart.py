@@ -32,6 +32,29 @@ EFFECTS = {
     "salt and pepper": gdx.SaltPepperNoise(salt_prob=0.03, pepper_prob=0.03),
     "poisson": gdx.PoissonNoise(photons=30),
 }
+# Others, which are shown.
+MORE = [
+    gdx.RandomErasing(fill="noise", p=1.0),
+    gdx.Cutout(patch_size=(32, 32), num_patches=2, fill="random"),
+    gdx.GridMask(unit=(16, 40)),
+    gdx.GridDropout(patch_size=(12, 12), fill="mean"),
+    gdx.CoverageDropout(coverage=0.3, patch_size=(12, 12)),
+    gdx.PixelDropout(drop_prob=0.1),
+    gdx.ChannelDropout(),
+    gdx.SpeckleNoise(std=0.3),
+    gdx.UniformNoise(amplitude=0.3),
+    gdx.MultiplicativeNoise(multiplier=(0.5, 1.5)),
+    gdx.SensorNoise(shot=0.03, read=0.03),
+    gdx.RicianNoise(std=0.15),
+    gdx.PatchGaussian(patch_size=48, std=0.5),
+    gdx.HorizontalFlip(p=1.0),
+    gdx.VerticalFlip(p=1.0),
+    gdx.PadCrop(padding=20),
+    gdx.RandomResizedCrop(scale=(0.2, 0.6)),
+    gdx.BrightnessContrast(brightness=0.2, contrast=(0.3, 0.5)),
+    gdx.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.8, hue=0.3),
+]
+COLUMNS = 9
 
 
 def write_crops(directory: pathlib.Path) -> list[str]:
@@ -71,18 +94,28 @@ def make_loader(paths: list[str]) -> gdx.DeviceLoader:
 
 
 def draw_picture(paths: list[str], path: pathlib.Path) -> None:
-    """One row for each photograph, one column for each effect."""
-    columns = {"original": [], **{name: [effect] for name, effect in EFFECTS.items()}, "all": [*EFFECTS.values()]}
+    """Two photographs, as they are, with each effect, and with the whole chain."""
     source = grain.sources.ArrayRecordDataSource(paths)
     records = grain.MapDataset.source(source).map(Decode())[::CROPS_PER_PHOTOGRAPH]
     batch = records.random_map(gdx.SeedRecords(), seed=0).batch(2)[0]
-    figure, axes = plt.subplots(2, len(columns), figsize=(2 * len(columns), 4.3), layout="constrained")
-    for column, (name, effects) in enumerate(columns.items()):
-        images = gdx.augment(gdx.Chain(effects, seed=0), batch)["image"] if effects else batch["image"]
-        for row in range(2):
-            axes[row, column].imshow(np.asarray(images[row]))
-            axes[row, column].set_axis_off()
-        axes[0, column].set_title(name)
+    chain = [*EFFECTS.values()]
+    shown = {name: [effect] for name, effect in EFFECTS.items()} | {"the whole chain": chain}
+    shown |= {type(effect).__name__: [effect] for effect in MORE}
+
+    @jax.jit  # all of them in one program, which is compiled faster than each in one of its own
+    def augment(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return {name: gdx.augment(gdx.Chain(effects, seed=0), batch)["image"] for name, effects in shown.items()}
+
+    images = {"original": batch["image"], **augment({name: batch[name] for name in ("image", "record_seed")})}
+    rows = -(-len(images) // COLUMNS)
+    figure, axes = plt.subplots(2 * rows, COLUMNS, figsize=(1.5 * COLUMNS, 3.2 * rows), layout="constrained")
+    for axis in axes.ravel():
+        axis.set_axis_off()
+    for place, (name, pair) in enumerate(images.items()):
+        row, column = divmod(place, COLUMNS)
+        axes[2 * row, column].set_title(name, fontsize=9)
+        for photograph in range(2):
+            axes[2 * row + photograph, column].imshow(np.asarray(pair[photograph]))
     figure.savefig(path, dpi=100)
 
 

@@ -4,13 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# Of a fraction of 1; so many in as many rows do not exceed int32.
+_STEPS, _ROWS = 2**24, 32
+
 
 def exact_mean(image: jax.Array) -> jax.Array:
     """The mean of each channel over all pixels.
 
     Args:
-      image: `(H, W, C)`, floating point, in fractions of its value range; to one part in 2**24. What lies outside
-        [0, 1] counts as its nearest end, and NaN as 0.
+      image: `(H, W, C)`: integers up to 2**24, or floating point in fractions of the value range, to one part in 2**24.
+        Of fractions, what lies outside [0, 1] counts as its nearest end, and NaN as 0. At most 2**16 columns.
 
     Returns:
       `float32 (C,)`.
@@ -19,13 +22,23 @@ def exact_mean(image: jax.Array) -> jax.Array:
       >>> exact_mean(jnp.float32([[[0.0, 0.5], [1.0, 0.5]]])).tolist()
       [0.5, 0.5]
     """
-    height, width = image.shape[:2]
-    values = jnp.where(image > 0, jnp.minimum(image, 1), 0).astype(jnp.float32)  # which NaN is not
-    levels = jnp.round(values * np.float32(2**24)).astype(jnp.uint32)
-    # In halves of 12 bits and then of 16, so that no sum of uint32 is too large: rows and columns below 2**16.
-    in_rows = [jnp.sum(half, axis=1) for half in (levels >> np.uint32(12), levels & np.uint32(0xFFF))]
-    total = jnp.zeros(image.shape[2], jnp.float32)
-    for place, rows in zip((2.0**-12, 2.0**-24), in_rows, strict=True):
-        for shift, half in ((2.0**16, rows >> np.uint32(16)), (1.0, rows & np.uint32(0xFFFF))):
-            total = total + jnp.sum(half, axis=0).astype(jnp.float32) * np.float32(place * shift)  # exact products
-    return total / np.float32(height * width)
+    height, width, channels = image.shape
+    if jnp.issubdtype(image.dtype, jnp.floating):
+        values = jnp.where(image > 0, jnp.minimum(image, 1), 0).astype(jnp.float32)  # which NaN is not
+        levels, step = jnp.round(values * np.float32(_STEPS)).astype(jnp.int32), 1 / _STEPS
+    else:
+        levels, step = image.astype(jnp.int32), 1.0
+    # Rows first, as these are long, and of those a few at a time, as XLA's CPU compiler writes what is to be added into
+    # memory for longer sums.
+    few = max(rows for rows in range(1, _ROWS + 1) if height % rows == 0)
+    summed = jnp.sum(levels.reshape(height // few, few, width * channels), axis=1)
+    total = jnp.zeros(channels, jnp.float32)
+    for row, unit in _halves(summed, 15):
+        for part, place in _halves(jnp.sum(row, axis=0).reshape(width, channels), 16):
+            total = total + jnp.sum(part, axis=0).astype(jnp.float32) * np.float32(unit * place)  # exact products
+    return total * np.float32(step / (height * width))
+
+
+def _halves(values: jax.Array, bits: int) -> list[tuple[jax.Array, int]]:
+    """Integers in two parts, and what each counts for: sums of either are far from the end of int32."""
+    return [(values >> bits, 2**bits), (values & (2**bits - 1), 1)]

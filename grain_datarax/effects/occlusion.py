@@ -10,7 +10,7 @@ import numpy as np
 
 from grain_datarax.effects.effect import PixelEffect
 from grain_datarax.effects.settings import Number, Strength
-from grain_datarax.images import Scale
+from grain_datarax.images import Scale, is_float
 from grain_datarax.means import exact_mean
 from grain_datarax.random.bits import uniform_levels
 
@@ -139,7 +139,9 @@ class Occlusion(PixelEffect):
         if channels is not None:
             return np.array([scale.value(each, image.dtype) for each in channels])
         if isinstance(fill, str):
-            return scale.value(exact_mean(scale.to_fractions(image)), image.dtype)
+            if not is_float(image.dtype):
+                return scale.to_image(exact_mean(image), image.dtype)
+            return scale.from_fractions(exact_mean(scale.to_fractions(image)), image.dtype)
         if np.ndim(fill) == 0:
             return scale.value(fill, image.dtype)
         values = scale.any_value(fill, image.dtype)

@@ -4,10 +4,12 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from grain_datarax.effects.occlusion import Occlusion
 from grain_datarax.effects.settings import Share
-from grain_datarax.random.bits import uniform_levels
+from grain_datarax.random.bits import treated_bits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,10 @@ class PixelDropout(Occlusion):
     by_value = True
 
     def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
-        drop_prob: Any = self.drop_prob  # a number by now
-        covered: jax.Array = uniform_levels(key, shape[:2]) < drop_prob
+        prob: Any = self.drop_prob  # a number by now, met to one part in 2**24
+        most = jnp.round(jnp.float32(2**24) * prob).astype(jnp.int32)
+        drawn = treated_bits(lambda bits: (bits >> np.uint32(8)).astype(jnp.int32) < most, key, shape[:2], 32)
+        covered: jax.Array = jax.lax.optimization_barrier(drawn)  # else XLA hashes again for each channel
         return covered
 
     def covered(self, drawn: jax.Array, shape: tuple[int, int, int]) -> jax.Array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from grain_datarax.effects.noise import Noise
 from grain_datarax.effects.settings import Fraction
-from grain_datarax.images import Scale
+from grain_datarax.images import Scale, by_rows
 from grain_datarax.random.normal import normal_numbers
 from grain_datarax.random.rounding import rounded
 
@@ -38,6 +38,10 @@ class RicianNoise(Noise):
         return real, imaginary
 
     def pixels(self, image: jax.Array, drawn: tuple[jax.Array, jax.Array], scale: Scale) -> jax.Array:
-        real, imaginary = scale.to_fractions(image) + drawn[0], drawn[1]
-        magnitude = jnp.sqrt(rounded(real * real) + rounded(imaginary * imaginary))
-        return self.rounding(scale).from_fractions(magnitude, image.dtype)
+
+        def magnitude(image: jax.Array, real: jax.Array, imaginary: jax.Array) -> jax.Array:
+            real = scale.to_fractions(image) + real
+            length = jnp.sqrt(rounded(real * real) + rounded(imaginary * imaginary))
+            return self.rounding(scale).from_fractions(length, image.dtype)
+
+        return by_rows(magnitude, image, *(jnp.broadcast_to(noise, image.shape) for noise in drawn))

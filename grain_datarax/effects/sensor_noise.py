@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from grain_datarax.effects.noise import Noise, add_noise
 from grain_datarax.effects.settings import Number, Strength
-from grain_datarax.images import Scale
+from grain_datarax.images import Scale, by_rows
 from grain_datarax.random.normal import normal_numbers
 from grain_datarax.random.rounding import rounded
 
@@ -41,7 +41,12 @@ class SensorNoise(Noise):
         return normal_numbers(key, shape)
 
     def pixels(self, image: jax.Array, drawn: jax.Array, scale: Scale) -> jax.Array:
-        light = jnp.maximum(scale.to_fractions(image), 0)
         shot, read = jnp.asarray(self.shot), jnp.asarray(self.read)
-        std = rounded(jnp.sqrt(rounded(light * shot) + rounded(read * read)))
-        return add_noise(image, rounded(std * drawn), self.rounding(scale))
+        dark = rounded(read * read)
+
+        def expose(image: jax.Array, normal: jax.Array) -> jax.Array:
+            light = jnp.maximum(scale.to_fractions(image), 0)
+            std = rounded(jnp.sqrt(rounded(light * shot) + dark))
+            return add_noise(image, rounded(std * normal), self.rounding(scale))
+
+        return by_rows(expose, image, jnp.broadcast_to(drawn, image.shape))
