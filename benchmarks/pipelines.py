@@ -34,7 +34,7 @@ from grain_datarax import (
     SeedRecords,
     augment,
 )
-from grain_datarax.compiled import compiled_count
+from grain_datarax.launch import compiled_count
 from grain_datarax.placement import RowSharding
 
 BATCH = 64

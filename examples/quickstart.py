@@ -1,7 +1,7 @@
 """Augments real photographs from a Grain loader, looks at the result, and resumes in mid-epoch to the same bits.
 
 Run:     python examples/quickstart.py [directory]
-Takes:   well under a minute on two CPU cores; nothing is downloaded.
+Takes:   about a minute on two CPU cores; nothing is downloaded.
 Writes:  quickstart.png, records and a loader state, into `directory` (default: quickstart).
 Prints:  the size of every step, then, in words, what it showed.
 """
@@ -103,10 +103,11 @@ def draw_picture(paths: list[str], path: pathlib.Path) -> None:
     shown |= {type(effect).__name__: [effect] for effect in MORE}
 
     @jax.jit  # all of them in one program, which is compiled faster than each in one of its own
-    def augment(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        return {name: gdx.augment(gdx.Chain(effects, seed=0), batch)["image"] for name, effects in shown.items()}
+    def augment(batch: dict[str, jax.Array]) -> list[jax.Array]:
+        return [gdx.augment(gdx.Chain(effects, seed=0), batch)["image"] for effects in shown.values()]
 
-    images = {"original": batch["image"], **augment({name: batch[name] for name in ("image", "record_seed")})}
+    augmented = augment({name: batch[name] for name in ("image", "record_seed")})
+    images = {"original": batch["image"], **dict(zip(shown, augmented, strict=True))}
     rows = -(-len(images) // COLUMNS)
     figure, axes = plt.subplots(2 * rows, COLUMNS, figsize=(1.5 * COLUMNS, 3.2 * rows), layout="constrained")
     for axis in axes.ravel():

@@ -1,23 +1,22 @@
-"""A chain on a batch: checked once, its buffers donated, one compiled function, and counted."""
+"""A chain on a batch: checked once, launched as one compiled function, and counted."""
 
 import abc
-import contextlib
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from grain_datarax.chain import Chain
 from grain_datarax.containers import Record
 from grain_datarax.counts import Counts
 from grain_datarax.effects.conversion import Conversion
-from grain_datarax.fields import field_names, flatten, get_field, has_field, set_field
+from grain_datarax.fields import field_names, get_field, has_field, set_field
 from grain_datarax.geometry import with_size
 from grain_datarax.guard import check_batch, check_seeds, check_values, require_array
+from grain_datarax.launch import donatable, launch
 from grain_datarax.random.keys import STREAM_VERSION, draw_mark
 from grain_datarax.records import Augmentation, Tally
 
@@ -238,114 +237,3 @@ class CompiledChain(Launcher):
     @functools.cached_property
     def draw_marks(self) -> tuple[str, ...]:
         return tuple(draw_mark(name, keys[""]) for name, keys in zip(self.names, self.chain.key_words(), strict=True))
-
-
-class Program(Protocol):
-    """A pure function of a batch that is a value: equal ones are compiled once."""
-
-    @property
-    def augment(self) -> Callable[..., Any]:
-        """`(fields, by_record, *whole)` -> what becomes of the fields.
-
-        All leaves of `by_record` have the batch as axis 0, those of `whole` none.
-        """
-        ...
-
-    def __hash__(self) -> int: ...
-
-
-@functools.partial(jax.jit, static_argnames=("program", "rows"), donate_argnames="donated")
-def _launch(program: Program, rows: NamedSharding | None, donated: Any, kept: Any, by_record: Any, whole: Any) -> Any:
-    def run(fields: Any, by_record: Any, *whole: Any) -> Any:
-        return program.augment(fields, by_record, *whole)
-
-    if rows is not None:
-        batch, everywhere = rows.spec, [PartitionSpec()] * len(whole)
-        run = jax.shard_map(run, mesh=rows.mesh, in_specs=(batch, batch, *everywhere), out_specs=batch)
-    return run({**donated, **kept}, by_record, *whole)
-
-
-def launch(
-    program: Program,
-    fields: Fields,
-    donated: frozenset[str] | set[str],
-    by_record: Any,
-    *whole: Any,
-    by_device: bool = False,
-) -> Any:
-    """Runs a program on a batch, compiled once for each shape.
-
-    Args:
-      program: The program.
-      fields: The batch's fields by path, NumPy or JAX arrays.
-      donated: The paths of those whose buffers the result may take.
-      by_record: Whatever else has the batch as axis 0; it follows the fields onto their mesh.
-      whole: Whatever has not.
-      by_device: Whether each device runs the program on its own rows, instead of all on the whole batch.
-    """
-    rows = _batch_sharding(fields)
-    if rows is not None:
-        fields, by_record = jax.tree.map(lambda leaf: _follow(leaf, rows), (dict(fields), by_record))
-    gives = {path: field for path, field in fields.items() if path in donated}
-    keeps = {path: field for path, field in fields.items() if path not in donated}
-    # Arrays of NumPy are meant to go to the device, also where jax_transfer_guard disallows what is implicit: jax.jit
-    # puts them there in a tenth of the time that jax.device_put takes.
-    with _explicit_mesh(rows), jax.transfer_guard_host_to_device("allow"):
-        return _launch(program, rows if by_device else None, gives, keeps, by_record, whole)
-
-
-def compiled_count() -> int:
-    """How many functions have been compiled in this process: one for each program, shape and dtype."""
-    return int(_launch._cache_size())  # type: ignore[attr-defined]
-
-
-def donatable(fields: Fields, data: Record, fitting: frozenset[str], donate: bool) -> frozenset[str]:
-    """The fields whose buffers may hold their results.
-
-    Args:
-      fields: Those that are written.
-      data: The whole batch: an array that is there twice is not to be donated.
-      fitting: The paths of results with the shape and dtype of what went in.
-      donate: Whether JAX arrays of the caller may be given away.
-    """
-    everything = list(flatten(data).values()) if donate else []
-    result = []
-    for path, field in fields.items():
-        alone = donate and sum(field is other for other in everything) == 1
-        if path in fitting and (alone or not isinstance(field, jax.Array)):
-            result.append(path)
-    return frozenset(result)
-
-
-def _batch_sharding(fields: Fields) -> NamedSharding | None:
-    """How the batch is spread over a mesh, if it is; of tracers only Explicit axes are known."""
-    for field in fields.values():
-        if isinstance(field, jax.Array):
-            sharding = jax.typeof(field).sharding if isinstance(field, Tracer) else field.sharding
-            if isinstance(sharding, NamedSharding) and tuple(sharding.spec)[:1] not in ((), (None,)):
-                return NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
-    return None
-
-
-def _explicit_mesh(rows: NamedSharding | None) -> contextlib.AbstractContextManager[Any]:
-    """Sets the mesh of a batch on Explicit axes: a function that is mapped twice, as over frames, does not find it."""
-    if rows is None or AxisType.Explicit not in rows.mesh.axis_types:
-        return contextlib.nullcontext()
-    mesh = rows.mesh.abstract_mesh if isinstance(rows.mesh, Mesh) else rows.mesh
-    return jax.sharding.use_abstract_mesh(mesh)
-
-
-def _follow(leaf: Any, rows: NamedSharding) -> Any:
-    """Spreads a leaf over the batch's mesh as the batch is, unless it is already; Explicit meshes ask for that."""
-    traced = isinstance(leaf, Tracer)
-    sharding = jax.typeof(leaf).sharding if traced else getattr(leaf, "sharding", None)
-    if (
-        isinstance(sharding, NamedSharding)
-        and sharding.mesh == rows.mesh
-        and tuple(sharding.spec)[:1] == tuple(rows.spec)
-    ):
-        return leaf
-    if not traced:
-        return jax.device_put(leaf, rows)
-    spec = PartitionSpec(*rows.spec, *tuple(jax.typeof(leaf).sharding.spec)[1:])
-    return jax.sharding.reshard(leaf, NamedSharding(rows.mesh, spec))

@@ -13,12 +13,13 @@ from flax import nnx
 from jax.core import Tracer
 
 from grain_datarax.adapters import AS_GRAPH, apply_batch, changes, draws, require_pure, root_key, version
-from grain_datarax.compiled import Launcher, RowCounts, launch
+from grain_datarax.compiled import Launcher, RowCounts
 from grain_datarax.containers import RECORD_DRAWS, RECORD_SEED, Record
 from grain_datarax.counts import Counts
 from grain_datarax.fields import field_names, flatten, get_field, has_field, replace_fields
 from grain_datarax.fingerprint import by_link
 from grain_datarax.guard import check_seeds
+from grain_datarax.launch import launch
 from grain_datarax.leaves import record_count
 from grain_datarax.pages.fingerprint import in_json
 from grain_datarax.pages.launch import off_mesh

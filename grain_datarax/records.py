@@ -16,12 +16,11 @@ from grain_datarax.effects.conversion import Conversion
 from grain_datarax.effects.effect import Effect
 from grain_datarax.effects.geometric import Geometric
 from grain_datarax.effects.mixing import Mixing, MixUp
+from grain_datarax.frames import by_frame, drawn_by, moved_hidden, told_by, treated_image, treated_mask
 from grain_datarax.geometry import clipped, moved_coordinates
 from grain_datarax.images import chosen, from_hwc, to_hwc
-from grain_datarax.purity import same_each_time
 from grain_datarax.random.bits import STREAM, uniform_levels
 from grain_datarax.random.keys import record_keys
-from grain_datarax.random.sized import sized_key
 from grain_datarax.visibility import covered_share, is_visible
 
 Fields = Mapping[str, jax.Array]
@@ -165,29 +164,29 @@ class Augmentation:
         shapes = {path: self._treated_shape(image) for path, image in images.items()}
         size = fields[chain.size].astype(jnp.int32) if chain.size else None
         draws = {
-            shapes[path]: _draw(effect, keys, shapes[path], image.shape[:-3], size) for path, image in images.items()
+            shapes[path]: drawn_by(effect, keys, shapes[path], image.shape[:-3], size) for path, image in images.items()
         }
         result = dict(fields)
         for path, image in images.items():
             scale, partner = chain.scale(image.dtype, path), self._partner(effect, fields, path, chain.axes)
-            treat = functools.partial(_image, effect, scale=scale, in_place=self.in_place)
+            treat = functools.partial(treated_image, effect, scale=scale, in_place=self.in_place)
             result[path] = from_hwc(self._channels(effect, image, partner, draws[shapes[path]], treat), chain.axes)
         drawn = draws[shapes[chain.images[0]]]
         for path, fill in {**chain.fills, _COVERED: True}.items():
             if (fill is not None or isinstance(effect, Geometric)) and path in fields:
                 axes = chain.axes if fields[path].ndim == len(chain.axes) else chain.axes.replace("C", "")
                 partner = None if path == _COVERED else self._partner(effect, fields, path, axes)
-                cover = functools.partial(_mask, effect, fill=fill)
+                cover = functools.partial(treated_mask, effect, fill=fill)
                 if path == _COVERED and isinstance(effect, Geometric):
-                    cover = functools.partial(_hidden, effect)
-                result[path] = from_hwc(_by_frame(effect, cover, to_hwc(fields[path], axes), partner, drawn), axes)
+                    cover = functools.partial(moved_hidden, effect)
+                result[path] = from_hwc(by_frame(effect, cover, to_hwc(fields[path], axes), partner, drawn), axes)
         if isinstance(effect, Geometric):
             result |= moved_coordinates(chain, effect, fields, drawn[1], shapes[chain.images[0]][:2])
         if isinstance(effect, Mixing):
             mixing = effect.with_strengths(drawn[0])
             for path in chain.labels:
                 result[path] = mixing.mixed_label(fields[path], fields[chain.partner_of(path)], drawn[1])
-        told = _told(effect, drawn, images[chain.images[0]].ndim == 4)
+        told = told_by(effect, drawn, images[chain.images[0]].ndim == 4)
         if size is not None and not isinstance(effect, Conversion):
             for path in (*chain.images, *(path for path in (*chain.fills, _COVERED) if path in result)):
                 result[path] = self._without_padding(result[path], size, fields[path])
@@ -222,7 +221,7 @@ class Augmentation:
         """Treats the channels that the chain names, or moves all."""
         channels = None if isinstance(effect, Geometric) else self.chain.channels
         treats = functools.partial(chosen, axes="HWC", channels=channels)
-        treated = _by_frame(effect, treat, treats(image), None if partner is None else treats(partner), drawn)
+        treated = by_frame(effect, treat, treats(image), None if partner is None else treats(partner), drawn)
         return treated if channels is None else image.at[..., np.array(channels)].set(treated)
 
     def _seen(self, fields: Fields, covered: jax.Array) -> dict[str, jax.Array]:
@@ -265,102 +264,7 @@ def _record_keys(words: np.ndarray, seeds: jax.Array) -> jax.Array:
     return record_keys(jax.random.wrap_key_data(jnp.asarray(words), impl=STREAM), seeds)
 
 
-def _draw(
-    effect: Effect,
-    keys: Mapping[str, jax.Array],
-    shape: tuple[int, int, int],
-    frames: tuple[int, ...],
-    size: jax.Array | None,
-) -> Any:
-    """What one record draws for images `(H, W, C)`, of this size without their padding: its strengths, and what the
-    effect draws with these; by frame, if frames draw apart.
-    """
-
-    def draw(keys: Mapping[str, jax.Array]) -> Any:
-        def key(name: str) -> jax.Array:
-            return keys[name] if size is None else sized_key(keys[name], size, shape[:2])
-
-        strengths = {name: effect.draw_setting(name, key(name), shape) for name in effect.drawn_settings}
-        drawing = effect.with_strengths(strengths)
-        return strengths, same_each_time("draw", lambda: drawing.sample(keys[""], shape, size))
-
-    # The axis of one keeps XLA's CPU fusion from hashing in its loops over channels, which are not vectorised, and from
-    # compiling keys of keys of keys for minutes.
-    def along_an_axis_of_one(keys: Mapping[str, jax.Array]) -> Any:
-        return jax.tree.map(lambda rows: rows[0], jax.vmap(draw)(jax.tree.map(lambda key: key[None], keys)))
-
-    def of_one(keys: Mapping[str, jax.Array]) -> Any:
-        return jax.lax.platform_dependent(dict(keys), cpu=along_an_axis_of_one, default=draw)
-
-    if frames and not effect.same_on_frame:
-        return jax.vmap(of_one)({name: jax.random.split(key, frames[0]) for name, key in keys.items()})
-    return of_one(keys)
-
-
-def _told(effect: Effect, drawn: Any, has_frames: bool) -> dict[str, jax.Array]:
-    """What an effect tells of its draw, or of those of its frames."""
-
-    def tell(drawn: Any) -> dict[str, jax.Array]:
-        strengths, draw = drawn
-        small = {name: value for name, value in strengths.items() if value.ndim < 3}  # which noise that fills is not
-        return {**small, **effect.with_strengths(strengths).told(draw)}
-
-    apart = has_frames and not effect.same_on_frame and jax.tree.leaves(drawn)
-    return jax.vmap(tell)(drawn) if apart else tell(drawn)
-
-
-def _by_frame(
-    effect: Effect, treat: Callable[..., jax.Array], field: jax.Array, partner: jax.Array | None, drawn: Any
-) -> jax.Array:
-    """Treats a field `(H, W, C)`, or each frame of `(T, H, W, C)`, with what was drawn for it."""
-    if field.ndim == 3:
-        return treat(field, partner, drawn)
-    of_draws = None if effect.same_on_frame else 0
-    by_frame: Callable[..., jax.Array] = jax.vmap(treat, in_axes=(0, None if partner is None else 0, of_draws))
-    return by_frame(field, partner, drawn)
-
-
-def _image(
-    effect: Effect, image: jax.Array, partner: jax.Array | None, drawn: Any, *, scale: Any, in_place: bool
-) -> jax.Array:
-    """One image `(H, W, C)`, treated; raises `TypeError` unless it has the shape and the dtype that it is to have."""
-    strengths, drawn = drawn
-    effect = effect.with_strengths(strengths)
-    if isinstance(effect, Mixing):
-        assert partner is not None
-        return _kept("image", effect, image, effect.mixed(image, partner, drawn, scale))
-    treat = effect.pixels_in_place if in_place else effect.pixels
-    spec = effect.spec(jax.ShapeDtypeStruct(image.shape, image.dtype))
-    return _kept("image", effect, spec, same_each_time("image", lambda: treat(image, drawn, scale)))
-
-
-def _mask(effect: Effect, mask: jax.Array, partner: jax.Array | None, drawn: Any, *, fill: float | None) -> jax.Array:
-    """One mask `(H, W, C)`, treated; raises `TypeError` unless it has the image's size, and keeps its dtype."""
-    strengths, drawn = drawn
-    effect = effect.with_strengths(strengths)
-    if isinstance(effect, Mixing) and partner is not None:
-        return _kept("mask", effect, mask, effect.mixed_mask(mask, partner, drawn))
-    shape = effect.spec(jax.ShapeDtypeStruct(mask.shape, mask.dtype)).shape
-    return _kept("mask", effect, jax.ShapeDtypeStruct(shape, mask.dtype), effect.mask(mask, drawn, fill))
-
-
-def _hidden(effect: Geometric, hidden: jax.Array, partner: None, drawn: Any) -> jax.Array:
-    """Which pixels can't be seen, moved."""
-    del partner
-    return effect.hidden(hidden, drawn[1])
-
-
 def _seen_of(
     look: Callable[..., jax.Array], form: str, field: jax.Array, covered: jax.Array, *size: jax.Array
 ) -> jax.Array:
     return look(field, covered, form, *size)
-
-
-def _kept(what: str, effect: Effect, before: jax.Array | jax.ShapeDtypeStruct, after: Any) -> jax.Array:
-    if not isinstance(after, jax.Array) or (after.shape, after.dtype) != (before.shape, before.dtype):
-        given = f"{after.dtype}{list(after.shape)}" if isinstance(after, jax.Array) else type(after).__name__
-        raise TypeError(
-            f"`{type(effect).__name__}` must make an array of {before.dtype}{list(before.shape)} of its {what}: got"
-            f" {given}. Return it in its shape and type."
-        )
-    return after

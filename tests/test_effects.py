@@ -303,7 +303,7 @@ def test_what_changes_pixels_is_in_the_fingerprint(effect):
 
 @every_effect_some_long
 def test_one_compilation_for_each_shape_and_none_for_an_equal_chain(effect):
-    from grain_datarax.compiled import compiled_count
+    from grain_datarax.launch import compiled_count
 
     name = f"compiled {effect}"  # of no other test
     before = compiled_count()

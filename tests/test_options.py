@@ -10,7 +10,7 @@ from flax import nnx
 from helpers import OPERATORS, every_operator, images, noise, patch_dropout, seeded_batch, seeds
 
 import grain_datarax as gdx
-from grain_datarax.compiled import compiled_count
+from grain_datarax.launch import compiled_count
 
 
 def run(operator, batch):

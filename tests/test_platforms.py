@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from effect_table import EFFECTS as TABLE
+from effect_table import LATER
 
 import grain_datarax as gdx
 from grain_datarax.effects import patches
@@ -82,6 +84,13 @@ def test_a_compiled_program_chooses_nothing_while_it_runs(effect):
     program = augment.lower(images, keys).compile().as_text()
     assert "ENTRY" in program
     assert "conditional(" not in program
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", LATER)
+def test_every_law_can_be_written_for_other_devices(name):
+    for platform in ("cuda", "rocm", "tpu"):
+        assert "stablehlo" in lowered(TABLE[name](), platform)
 
 
 def test_bits_are_put_together_in_the_shape_of_the_image_on_gpu():

@@ -13,8 +13,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from sources import images
 
 import grain_datarax as gdx
-from grain_datarax.compiled import compiled_count
 from grain_datarax.effects.effect import Effect
+from grain_datarax.launch import compiled_count
 from grain_datarax.random.bits import STREAM
 from grain_datarax.random.rounding import rounded
 from grain_datarax.random.sized import sized_key

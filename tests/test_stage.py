@@ -9,7 +9,7 @@ from helpers import OPERATORS, contents, loader
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import grain_datarax as gdx
-from grain_datarax.compiled import compiled_count
+from grain_datarax.launch import compiled_count
 from grain_datarax.placement import RowSharding
 
 

@@ -15,6 +15,7 @@ from grain_datarax.images import Scale, own_scale
 from grain_datarax.means import exact_mean
 from grain_datarax.random.bits import uniform_levels
 from grain_datarax.random.keys import as_stream_key
+from grain_datarax.random.ranks import ranks
 from grain_datarax.random.rounding import rounded
 
 _NAMES: tuple[str, ...] = ("brightness", "contrast", "saturation", "hue")
@@ -133,9 +134,7 @@ class ColorJitter(PixelEffect):
         for name, (low, high) in self._ranges.items():
             drawn[name] = jnp.clip(low + rounded(np.float32(high - low) * levels[_NAMES.index(name)]), low, high)
         if len(drawn) > 1:
-            among, place = levels[4:], np.arange(4)
-            earlier = (among < among[:, None]) | ((among == among[:, None]) & (place < place[:, None]))
-            drawn["order"] = earlier.sum(axis=1, dtype=jnp.int32)
+            drawn["order"] = ranks(levels[4:])
         return drawn
 
     def told(self, drawn: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -12,10 +12,11 @@ from flax import nnx
 from jax.core import Tracer
 from jax.sharding import NamedSharding
 
-from grain_datarax.compiled import Launcher, RowCounts, donatable, launch
+from grain_datarax.compiled import Launcher, RowCounts
 from grain_datarax.containers import Record
 from grain_datarax.fields import flatten, get_field, has_field, literal_names, nested, set_fields
 from grain_datarax.guard import check_seeds
+from grain_datarax.launch import donatable, launch
 from grain_datarax.leaves import record_count
 from grain_datarax.pages.fingerprint import describe
 from grain_datarax.pages.module import FixedPattern
