@@ -102,7 +102,7 @@ every_effect_some_long = pytest.mark.parametrize(
 every_effect_with_a_draw = pytest.mark.parametrize(
     "effect", _each(PLAIN, [name for name in EFFECTS if name not in [*PLAIN, *COMPOSED, *FLIPS]])
 )
-every_effect_and_dtype = pytest.mark.parametrize(("effect", "dtype"), _each_type())
+every_effect_and_dtype = pytest.mark.parametrize(("effect", "dtype"), list(_each_type()))
 
 
 def chain(*effects, seed=0, **settings):
