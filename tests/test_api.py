@@ -156,7 +156,8 @@ def test_an_operator_shows_arguments_of_its_own_and_called_those_of_its_call():
 def test_effects_and_chains_show_their_arguments():
     parameters = inspect.signature(gdx.GaussianNoise).parameters
     assert {name: each.default for name, each in parameters.items()} == {
-        "name": None, "p": 1.0, "same_on_frame": False, "std": 0.05, "mean": 0.0,
+        "name": None, "p": 1.0, "same_on_frame": False, "same_on_channel": False, "truncate": False, "std": 0.05,
+        "mean": 0.0,
     }  # fmt: skip
     assert (
         inspect.formatannotation(parameters["std"].annotation)

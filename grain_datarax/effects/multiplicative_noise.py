@@ -25,7 +25,7 @@ class MultiplicativeNoise(Noise):
 
     Example:
       >>> MultiplicativeNoise(multiplier=(0.5, 1.5), elementwise=False)
-      MultiplicativeNoise(elementwise=False, multiplier=(0.5, 1.5))
+      MultiplicativeNoise(multiplier=(0.5, 1.5), elementwise=False)
 
     Source: albumentations' MultiplicativeNoise.
     """

@@ -29,8 +29,8 @@ class PatchGaussian(Noise):
       std: Standard deviation, a fraction of the value range, or a range of it.
 
     Example:
-      >>> PatchGaussian(patch_size=25, std=0.1)
-      PatchGaussian(patch_size=25, std=0.1)
+      >>> PatchGaussian(patch_size=(0.1, 0.5), std=(0.0, 1.0))
+      PatchGaussian(patch_size=(0.1, 0.5), std=(0.0, 1.0))
 
     Source: Lopes et al., arXiv 1906.02611. The centre is uniform over all pixels.
     """
