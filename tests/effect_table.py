@@ -91,10 +91,8 @@ def _each_type():
             yield pytest.param(make, dtype, id=f"{name}-{dtype}", marks=marks)
 
 
-every_effect = pytest.mark.parametrize(
-    "effect",
-    _each(FIRST) + [pytest.param(EFFECTS[name], id=name, marks=pytest.mark.long) for name in LATER],
-)
+every_effect = pytest.mark.parametrize("effect", _each(EFFECTS))
+every_effect_later_long = pytest.mark.parametrize("effect", _each(FIRST, LATER))
 every_effect_some_long = pytest.mark.parametrize(
     "effect", _each(PLAIN, [name for name in EFFECTS if name not in PLAIN])
 )

@@ -14,6 +14,8 @@ from orbax.checkpoint.experimental import v1 as ocp_v1
 import grain_datarax as gdx
 from grain_datarax import checkpoint
 
+pytestmark = pytest.mark.once
+
 
 def on_the_host(batch):
     return jax.tree.map(np.asarray, batch)

@@ -18,9 +18,11 @@ from effect_table import (
     COLOURED,
     EFFECTS,
     FEW_DRAWS,
+    LATER,
     chain,
     every_effect,
     every_effect_and_dtype,
+    every_effect_later_long,
     every_effect_some_long,
     every_effect_with_a_draw,
     run,
@@ -187,7 +189,7 @@ def test_gradients_reach_through_what_effects_compute():
     assert (gradient(gdx.PoissonNoise(photons=30.0), value_range=(-1.0, 1.0)) == 0).all()  # steps
 
 
-@every_effect
+@every_effect_later_long
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_a_sharded_batch_gets_the_pixels_of_one_device_and_no_collective(effect, axis_type):
     batch, links = seeded_batch(16), chain(effect(p=0.5))
@@ -200,6 +202,17 @@ def test_a_sharded_batch_gets_the_pixels_of_one_device_and_no_collective(effect,
     assert sum(augment.counts()[links.names[0]].values()) == 16
     text = jax.jit(lambda batch: gdx.augment(links, batch)["image"]).lower(spread).compile().as_text()
     assert not [name for name in ("all-reduce", "all-gather", "all-to-all", "collective-permute") if name in text]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_later_effects_in_one_chain_do_so_on_a_mesh(axis_type):
+    batch, links = seeded_batch(16), chain(*(EFFECTS[name](name=name, p=0.5) for name in LATER))
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(axis_type,))
+    spread = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+    result = gdx.AugmentBatch(links).map(spread)["image"]
+    np.testing.assert_array_equal(np.asarray(result), run(links, batch))
+    assert result.sharding.is_equivalent_to(spread["image"].sharding, result.ndim)
 
 
 @every_effect_with_a_draw
@@ -235,7 +248,7 @@ def test_equal_unnamed_effects_of_a_chain_draw_independently(effect):
         chain(effect(name="a"), effect(name="a"))
 
 
-@every_effect
+@every_effect_later_long
 def test_p_decides_for_each_record_and_leaves_draws_and_other_records(effect):
     batch = seeded_batch(64)
     always, sometimes = run(chain(effect()), batch), run(chain(effect(p=0.5)), batch)

@@ -17,6 +17,8 @@ from grain_datarax.effects import patches
 from grain_datarax.effects.salt_pepper_noise import impulse_mask
 from grain_datarax.random.bits import STREAM
 
+pytestmark = pytest.mark.once
+
 # Mean and standard deviation of the clipped result for a constant image x, ImageNet-C severities 1 to 5
 # (Hendrycks & Dietterich, ICLR 2019; closed forms, rounded to five digits).
 IMAGENET_C = {

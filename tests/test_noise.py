@@ -13,6 +13,8 @@ from scipy import stats
 
 import grain_datarax as gdx
 
+pytestmark = pytest.mark.once
+
 SHAPE = (32, 32, 3)
 
 

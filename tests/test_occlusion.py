@@ -13,6 +13,8 @@ from scipy import stats
 
 import grain_datarax as gdx
 
+pytestmark = pytest.mark.once
+
 SHAPE = (16, 12, 3)
 OCCLUSIONS = {
     "patch_dropout": gdx.PatchDropout(num_patches=(1, 3), patch_size=(4, 3)),

@@ -314,6 +314,8 @@ def test_the_fingerprints_of_our_operators_are_those_of_old_checkpoints():
 SCRIPT = """
 import json
 import test_pages_faults as faults
+
+pytestmark = pytest.mark.once
 print(json.dumps([faults.attributes(first) for first, _ in faults.PAIRS.values()]))
 """
 

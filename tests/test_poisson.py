@@ -9,6 +9,8 @@ from scipy import stats
 from grain_datarax.random.normal import normal_quantile
 from grain_datarax.random.poisson import poisson, poisson_quantile
 
+pytestmark = pytest.mark.once
+
 MEANS = [0.05, 0.3, 1, 2, 3.5, 3.99, 4.01, 4.5, 6, 10, 30, 100, 255, 1000, 1e4]
 DRAWS = 2**23
 

@@ -10,7 +10,10 @@ from scipy import stats
 import grain_datarax as gdx
 from grain_datarax.presets import _IMAGENET_C
 
+pytestmark = pytest.mark.once
+
 VARIANTS = tuple(_IMAGENET_C)
+THOROUGH = (pytest.mark.long, pytest.mark.thorough)
 
 
 def levels(name, strength, value):
@@ -28,9 +31,15 @@ def levels(name, strength, value):
     return np.diff(law.cdf(ends))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("variant", "severity"),
+    [
+        pytest.param(variant, severity, marks=() if variant == "imagenet" or severity in (1, 5) else THOROUGH)
+        for variant in VARIANTS
+        for severity in range(1, 6)
+    ],
+)
 @pytest.mark.parametrize("name", list(_IMAGENET_C["imagenet"]))
-@pytest.mark.parametrize("severity", range(1, 6))
 def test_imagenet_c_has_its_moments(name, severity, variant):
     effect, strength = gdx.presets.imagenet_c(name, severity, variant), _IMAGENET_C[variant][name][severity - 1]
     for value in (51, 128):

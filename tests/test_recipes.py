@@ -22,6 +22,8 @@ import grain_datarax as gdx
 from grain_datarax.augmenter import launcher_of
 from grain_datarax.fingerprint import differences
 
+pytestmark = pytest.mark.once
+
 SHAPE = (16, 12, 3)
 MANY = 20_000
 

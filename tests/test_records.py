@@ -16,6 +16,8 @@ import grain_datarax as gdx
 from grain_datarax.containers import container_of, without
 from grain_datarax.fields import flatten, get_field, has_field, names_of, replace_fields, set_field
 
+pytestmark = pytest.mark.once
+
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 

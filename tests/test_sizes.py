@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from effect_table import EFFECTS, chain, every_effect, seeds, whole_table
+from effect_table import EFFECTS, chain, every_effect_later_long, seeds, whole_table
 from jax.sharding import NamedSharding, PartitionSpec
 from sources import images
 
@@ -80,7 +80,7 @@ def require_equal(links, given, batches, axes="HWC", value=0, **masks):
                     np.testing.assert_array_equal(np.asarray(result[name])[place], own[name])
 
 
-@every_effect
+@every_effect_later_long
 def test_a_record_has_the_same_pixels_at_any_padding(effect):
     if not all(link.may_be_padded for link in chain(effect()).links):
         with pytest.raises(ValueError, match=f"`size` must be None for {type(effect()).__name__}"):

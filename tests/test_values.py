@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from effect_table import EFFECTS, FIRST, chain, every_effect, run, seeded_batch, seeds
+from effect_table import EFFECTS, FIRST, chain, every_effect, every_effect_later_long, run, seeded_batch, seeds
 from helpers import noise, patch_dropout
 from scipy import stats
 
@@ -457,7 +457,7 @@ def test_several_images_share_the_draws():
         gdx.AugmentBatch(with_depth).map({**batch, "depth": batch["depth"][:, 1:]})
 
 
-@every_effect
+@every_effect_later_long
 @pytest.mark.parametrize("axes", ["HWC", "CHW"])
 def test_channels_that_are_not_named_keep_their_bits(effect, axes):
     if isinstance(effect(), Geometric):  # which move all
