@@ -25,7 +25,7 @@ EFFECTS = {
     "MultiplicativeNoise": gdx.MultiplicativeNoise(),
     "SensorNoise": gdx.SensorNoise(),
     "RicianNoise": gdx.RicianNoise(),
-    "PatchGaussian": gdx.PatchGaussian(patch_size=(1, 250), std=(0.0, 1.0)),
+    "PatchGaussian": gdx.PatchGaussian(side=(1, 250), std=(0.0, 1.0)),
     "GaussianNoise, grey": gdx.GaussianNoise(std=0.1, same_on_channel=True),
     "RandomErasing": gdx.RandomErasing(p=1.0),
     "RandomErasing, noise": gdx.RandomErasing(p=1.0, fill="noise"),

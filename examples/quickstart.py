@@ -46,7 +46,7 @@ MORE = [
     gdx.MultiplicativeNoise(multiplier=(0.5, 1.5)),
     gdx.SensorNoise(shot=0.03, read=0.03),
     gdx.RicianNoise(std=0.15),
-    gdx.PatchGaussian(patch_size=48, std=0.5),
+    gdx.PatchGaussian(side=48, std=0.5),
     gdx.HorizontalFlip(p=1.0),
     gdx.VerticalFlip(p=1.0),
     gdx.PadCrop(padding=20),

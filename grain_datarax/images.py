@@ -15,6 +15,9 @@ from grain_datarax.random.rounding import rounded, rounded_to
 
 Range = tuple[float, float] | None
 
+# What is cut off is taken for so much more, as products of float32 may fall short of a whole number.
+_HAIR = 2.0**-12
+
 # Integers up to here are exact in float32, in which images are computed.
 _LARGEST_EXACT = 2**24
 
@@ -48,7 +51,7 @@ class Scale:
             return values if is_float(dtype) else jnp.clip(self._whole(values), self.low, self.high)
         if is_float(dtype):
             return fraction if (self.low, self.high) == (0, 1) else self.low + fraction * self.width
-        steps = math.floor(fraction * self.width) if self.truncates else round(fraction * self.width)
+        steps = math.floor(fraction * self.width + _HAIR) if self.truncates else round(fraction * self.width)
         return int(min(self.low + steps, self.high))  # above 2**53 the product may round beyond
 
     def any_value(self, levels: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
@@ -87,8 +90,7 @@ class Scale:
         return jnp.clip(self._whole(values), low, high).astype(dtype)
 
     def _whole(self, values: jax.Array) -> jax.Array:
-        # A hair above, as products of float32 may fall short of a whole number.
-        return jnp.floor(values + np.float32(2**-12)) if self.truncates else jnp.round(values)
+        return jnp.floor(values + np.float32(_HAIR)) if self.truncates else jnp.round(values)
 
     def limits(self, dtype: jax.typing.DTypeLike) -> Range:
         """`bounds`, or None where no value of this type can lie outside them."""

@@ -51,9 +51,7 @@ def draws(chain: Chain, record_seed: Any, shape: Sequence[int]) -> dict[str, dic
         )
     if len(shape) != len(chain.axes):
         raise ValueError(f"`shape` must be of the axes {chain.axes!r}: got {tuple(shape)}. Pass that of one image.")
-    alone = dataclasses.replace(
-        chain, image=chain.images[0], masks=(), boxes=(), keypoints=(), labels=(), draws=_MARK, clip=False
-    )
+    alone = dataclasses.replace(chain, image=chain.images[0], masks=(), boxes=(), keypoints=(), labels=(), draws=_MARK)
     image = jax.ShapeDtypeStruct((1, *shape), np.float32)
     size = dict.fromkeys(alone.sizes, jax.ShapeDtypeStruct((1, 2), np.int32))
     check_batch(alone, {**dict.fromkeys((*alone.images, *alone.partners), image), **size})

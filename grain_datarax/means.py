@@ -13,7 +13,7 @@ def exact_mean(image: jax.Array) -> jax.Array:
 
     Args:
       image: `(H, W, C)`: integers up to 2**24, or floating point in fractions of the value range, to one part in 2**24.
-        Of fractions, what lies outside [0, 1] counts as its nearest end, and NaN as 0. At most 2**16 columns.
+        Of fractions, what lies outside [0, 1] counts as its nearest end, and NaN as 0. At most 2**16 rows and columns.
 
     Returns:
       `float32 (C,)`.
@@ -40,5 +40,5 @@ def exact_mean(image: jax.Array) -> jax.Array:
 
 
 def _halves(values: jax.Array, bits: int) -> list[tuple[jax.Array, int]]:
-    """Integers in two parts, and what each counts for: sums of either are far from the end of int32."""
-    return [(values >> bits, 2**bits), (values & (2**bits - 1), 1)]
+    """Integers in two parts, and what each counts for. The lower one has no sign: there sums have twice the room."""
+    return [(values >> bits, 2**bits), ((values & (2**bits - 1)).astype(jnp.uint32), 1)]

@@ -35,8 +35,8 @@ _IMAGENET_C = {
 # Standard deviations of the noises that Rusak et al. train with.
 _TRAINING = {
     "gaussian": (0.5,),
-    "gaussian_mult": (0.08, 0.12, 0.18, 0.26, 0.38),
-    "speckle": (0.15, 0.2, 0.35, 0.45, 0.6),
+    "gaussian_mult": _IMAGENET_C["imagenet"]["gaussian_noise"],
+    "speckle": _IMAGENET_C["imagenet"]["speckle_noise"],
 }
 
 
@@ -84,17 +84,17 @@ def patch_gaussian(dataset: str) -> Effect:
 
     Example:
       >>> patch_gaussian("imagenet")
-      PatchGaussian(patch_size=(1, 250), std=(0.0, 1.0))
+      PatchGaussian(side=(1, 250), std=(0.0, 1.0))
 
     Source: Lopes et al., arXiv 1906.02611, section 4; the ranges are also the defaults of `random_patch_gaussian` in
     TensorFlow's object detection.
     """
     Choice(("cifar", "imagenet"))("dataset", dataset)
-    return PatchGaussian(patch_size=25) if dataset == "cifar" else PatchGaussian(patch_size=(1, 250), std=(0.0, 1.0))
+    return PatchGaussian(side=25) if dataset == "cifar" else PatchGaussian(side=(1, 250), std=(0.0, 1.0))
 
 
 def noise_training(name: str) -> Effect:
-    """The noise of which every second record is given some, so that models become robust to corruptions in general.
+    """Noise on half of the records, which makes models robust to corruptions of other kinds, too.
 
     Args:
       name: `"gaussian"`: a standard deviation of 0.5; `"gaussian_mult"`: one of ImageNet-C's five for each record; or

@@ -38,7 +38,7 @@ EFFECTS = {
     "multiplicative": gdx.MultiplicativeNoise,
     "sensor": lambda **settings: gdx.SensorNoise(**{"shot": (1e-3, 1e-2), "read": (1e-3, 0.1), **settings}),
     "rician": gdx.RicianNoise,
-    "patch gaussian": lambda **settings: gdx.PatchGaussian(**{"patch_size": (6, 9), **settings}),
+    "patch gaussian": lambda **settings: gdx.PatchGaussian(**{"side": (6, 9), **settings}),
     "random erasing": lambda **settings: gdx.RandomErasing(**{"p": 1.0, "scale": (0.1, 0.33), **settings}),
     "cutout": lambda **settings: gdx.Cutout(**{"patch_size": (7, 6), "fill": "random", **settings}),
     "grid mask": lambda **settings: gdx.GridMask(**{"unit": (3, 8), **settings}),

@@ -54,7 +54,7 @@ def recipe():
             [
                 gdx.SpeckleNoise(std=(0.1, 0.2), truncate=True), gdx.UniformNoise(same_on_channel=True),
                 gdx.MultiplicativeNoise(multiplier=1.5, elementwise=False), gdx.SensorNoise(shot=(1e-4, 0.1), read=0),
-                gdx.RicianNoise(), gdx.PatchGaussian(patch_size=(0.1, 0.5), std=(0, 1)),
+                gdx.RicianNoise(), gdx.PatchGaussian(side=(0.1, 0.5), std=(0, 1)),
             ],
             seed=6,
         ),

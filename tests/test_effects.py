@@ -394,7 +394,7 @@ BAD = {
     "multiplicative": [{"multiplier": (1.1, 0.9)}, {"multiplier": -1}, {"elementwise": 3}],
     "sensor": [{"shot": (0.0, 0.1)}, {"read": (0, 0.5)}, {"shot": 2}],
     "rician": [{"std": float("nan")}],
-    "patch gaussian": [{"patch_size": 0}, {"patch_size": 1.5}, {"std": 2}],
+    "patch gaussian": [{"side": 0}, {"side": 1.5}, {"std": 2}],
     "random erasing": [{"scale": (0.02, 1.33)}, {"ratio": 0}, {"ratio": (3, 0.3)}, {"fill": "colour"}],
     "cutout": [{"patch_size": 16}, {"patch_size": (0, 4)}, {"num_patches": 0}, {"fill": (0.1,)}],
     "grid mask": [{"unit": 0}, {"unit": (8, 0.5)}, {"keep_ratio": 1.5}, {"fill": ((0.1, 2.0),)}],

@@ -6,12 +6,15 @@ Tolerances are five standard errors or p > 1e-4; seeds are fixed, so a test that
 import dataclasses
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from effect_table import EFFECTS, chain, run, seeded_batch, seeds
 from scipy import stats
 
 import grain_datarax as gdx
+from grain_datarax.effects.noise import Noise
 
 pytestmark = pytest.mark.once
 
@@ -42,7 +45,7 @@ def test_noise_fits_its_law_in_any_units(value, value_range):
         gdx.MultiplicativeNoise(multiplier=(0.8, 1.3)): stats.uniform(low + 0.8 * light, 0.5 * light),
         gdx.SensorNoise(shot=0.01, read=0.02): stats.norm(value, width * math.sqrt(0.01 * share + 0.02**2)),
         gdx.RicianNoise(std=0.1): stats.rice(share / 0.1, low, 0.1 * width),
-        gdx.PatchGaussian(patch_size=64, std=0.1): stats.norm(value, 0.1 * width),
+        gdx.PatchGaussian(side=64, std=0.1): stats.norm(value, 0.1 * width),
     }
     for effect, law in laws.items():
         result = noisy(effect, value, value_range=value_range)
@@ -99,7 +102,7 @@ def test_multipliers_are_drawn_for_each_value_channel_or_image():
 
 
 def test_patch_gaussian_leaves_all_else_as_it_is_and_lies_anywhere():
-    effect = gdx.PatchGaussian(patch_size=(5, 9), std=0.1)
+    effect = gdx.PatchGaussian(side=(5, 9), std=0.1)
     batch = seeded_batch(64, shape=(20, 14, 3))
     result = run(chain(effect), batch)
     (drawn,) = gdx.draws(chain(effect), batch["record_seed"], (20, 14, 3)).values()
@@ -113,15 +116,12 @@ def test_patch_gaussian_leaves_all_else_as_it_is_and_lies_anywhere():
     y, x, side, _ = many["positions"][:, 0].T
     for values, outcomes in ((side - 5, 5), (y + side // 2, 20), (x + side // 2, 14)):
         assert stats.chisquare(np.bincount(values, minlength=outcomes)).pvalue > 1e-4
-    shares = gdx.draws(chain(gdx.PatchGaussian(patch_size=(0.5, 1.0))), seeds(500), (20, 14, 3))["PatchGaussian"]
+    shares = gdx.draws(chain(gdx.PatchGaussian(side=(0.5, 1.0))), seeds(500), (20, 14, 3))["PatchGaussian"]
     assert set(np.unique(shares["positions"][:, 0, 2])) == set(range(7, 15))
 
 
-NOISE = {
-    name: make
-    for name, make in EFFECTS.items()
-    if hasattr(make(), "same_on_channel") and not hasattr(make(), "inverse")
-}
+IMPULSES = ["salt_pepper_noise", "salt and pepper of ranges"]
+NOISE = {name: make for name, make in EFFECTS.items() if isinstance(make(), Noise)}
 
 
 @pytest.mark.parametrize("name", NOISE)
@@ -134,34 +134,63 @@ def test_channels_share_a_draw_on_request(name):
     assert (np.ptp(run(chain(NOISE[name]()), three), axis=-1) > 0).any()
 
 
-@pytest.mark.parametrize("name", NOISE)
+@pytest.mark.parametrize("name", [name for name in NOISE if name not in IMPULSES])
 def test_integers_are_cut_off_on_request(name):
     batch = seeded_batch(4, dtype="uint8")
-    given = (
-        {}
-        if name not in ("salt_pepper_noise", "salt and pepper of ranges")
-        else {"salt_value": 0.9}
-        if name == "salt_pepper_noise"
-        else None
-    )
-    if given is None:
-        return
-    rounded, cut = (
-        run(chain(NOISE[name](truncate=truncate, **given) if given else NOISE[name](truncate=truncate)), batch).astype(
-            int
-        )
-        for truncate in (False, True)
-    )
+    rounded, cut = (run(chain(NOISE[name](truncate=truncate)), batch).astype(int) for truncate in (False, True))
     assert set(np.unique(rounded - cut)) <= {0, 1}
     assert 0 < (rounded - cut).mean() < 0.7
     floats = {**batch, "image": batch["image"].astype(np.float32)}
     same = [run(chain(NOISE[name](truncate=truncate), value_range=(0, 255)), floats) for truncate in (False, True)]
     np.testing.assert_array_equal(*same)
-    if not given:
-        np.testing.assert_array_equal(cut, np.floor(same[0] + 2**-12))
+    np.testing.assert_array_equal(cut, np.floor(same[0] + 2**-12))
+
+
+@pytest.mark.parametrize("value", [0.29, (0.29, 0.29)])
+def test_impulses_are_cut_off_on_request_whether_they_are_drawn_or_not(value):
+    batch = seeded_batch(4, dtype="uint8")
+    batch["image"] = np.minimum(batch["image"], 100)
+    for value_range, rounded, cut in (((0, 255), 74, 73), ((0, 100), 29, 29)):
+        for truncate, expected in ((False, rounded), (True, cut)):
+            effect = gdx.SaltPepperNoise(salt_prob=1.0, pepper_prob=0.0, salt_value=value, truncate=truncate)
+            assert set(run(chain(effect, value_range=value_range), batch).ravel().tolist()) == {expected}
+
+
+def test_noise_of_nothing_changes_no_bit():
+    batch = seeded_batch(4)
+    for effect in (
+        gdx.SpeckleNoise(std=0.0), gdx.UniformNoise(amplitude=0.0), gdx.MultiplicativeNoise(multiplier=1.0),
+        gdx.SensorNoise(shot=0.0, read=0.0), gdx.PatchGaussian(std=0.0),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(run(chain(effect), batch), batch["image"])
+
+
+def test_what_is_darker_than_the_range_has_the_noise_of_the_dark():
+    batch = {"image": jnp.full((32, *SHAPE), -0.5), "record_seed": seeds(32)}
+    assert_fits(run(chain(gdx.SensorNoise(shot=0.5, read=0.02), clip=False), batch), stats.norm(-0.5, 0.02))
+
+
+def test_patch_gaussian_clips_all_of_an_image():
+    batch = {"image": jnp.full((2, 8, 8, 1), 2.0), "record_seed": seeds(2)}
+    augment = gdx.AugmentBatch(chain(gdx.PatchGaussian(side=3)))
+    with pytest.warns(UserWarning, match="outside"):
+        result = np.asarray(augment.map(batch)["image"])
+        counts = augment.counts()["PatchGaussian"]
+    assert result.max() <= 1
+    assert counts["outside"] == result.size
+
+
+def test_float64_images_get_their_pixels_at_any_batch_size():
+    with jax.enable_x64(True):
+        batch = seeded_batch(8, dtype="float64")
+        for effect in (gdx.RicianNoise(), gdx.SensorNoise(), gdx.SpeckleNoise(), gdx.MultiplicativeNoise()):
+            whole = run(chain(effect), batch)
+            for count in (1, 3):
+                part = run(chain(effect), {name: field[:count] for name, field in batch.items()})
+                np.testing.assert_array_equal(part, whole[:count])
 
 
 def test_a_range_that_is_drawn_log_uniformly_begins_above_zero():
-    with pytest.raises(ValueError, match="`read` must be a range of positive numbers: got .0, 0.5.. Begin it above 0"):
+    with pytest.raises(ValueError, match="`read` must be a range of positive numbers: got .0, 0.5.. Begin it at 1e-30"):
         gdx.SensorNoise(read=(0, 0.5))
     assert dataclasses.replace(gdx.SensorNoise(), read=0.0).read == 0

@@ -6,12 +6,15 @@ Tolerances are five standard errors or p > 1e-4; seeds are fixed, so a test that
 import dataclasses
 import math
 
+import jax
 import numpy as np
 import pytest
 from effect_table import chain, run, seeded_batch, seeds
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from scipy import stats
 
 import grain_datarax as gdx
+from grain_datarax.means import exact_mean
 
 pytestmark = pytest.mark.once
 
@@ -278,6 +281,34 @@ def test_a_fill_of_the_mean_is_the_records_own(dtype):
     np.testing.assert_allclose(filled.astype(np.float64), expected, rtol=1e-6 if dtype != "bfloat16" else 2**-8)
 
 
+def test_a_fill_of_the_mean_is_in_the_units_of_the_range():
+    batch = seeded_batch(8)
+    batch["image"] = batch["image"] * 4 - 1
+    mask = covered(OCCLUSIONS["cutout"], 8)
+    filled = run(chain(dataclasses.replace(OCCLUSIONS["cutout"], fill="mean"), value_range=(-1, 3)), batch)
+    mean = batch["image"].astype(np.float64).mean(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(filled, np.where(mask, mean, batch["image"]), atol=2e-6)
+    with pytest.raises(ValueError, match="`fill` must be numbers, .random. or .noise. where results are not clipped"):
+        run(chain(dataclasses.replace(OCCLUSIONS["cutout"], fill="mean"), clip=False), batch)
+
+
+@pytest.mark.parametrize("shape", [(33, 65536, 1), (65536, 3, 1), (1, 1, 2), (4099, 7, 3)])
+def test_the_mean_of_any_size_is_exact(shape):
+    rng = np.random.default_rng(0)
+    for image in (np.full(shape, 0.3, np.float32), rng.random(shape, np.float32), rng.integers(-(2**24), 2**24, shape)):
+        expected = image.astype(np.float64).mean(axis=(0, 1))
+        mean = exact_mean(image.astype(np.int32) if image.dtype == np.int64 else image)
+        np.testing.assert_allclose(mean, expected, rtol=2e-7, atol=1 if image.dtype == np.int64 else 3e-8)
+
+
+def test_what_is_filled_around_patches_that_are_kept_has_one_random_colour():
+    effect = gdx.PatchDropout(num_patches=3, patch_size=(3, 3), fill="random", inverse=True)
+    batch = {"image": np.zeros((16, *SHAPE), np.uint8), "record_seed": seeds(16)}
+    mask = covered(effect, 16)
+    for image, hidden in zip(run(chain(effect), batch), mask, strict=True):
+        assert len(np.unique(image[hidden[..., 0]], axis=0)) == 1
+
+
 def test_random_colours_are_one_for_each_patch_and_noise_one_for_each_value():
     effect = gdx.GridDropout(patch_size=(4, 4), num_patches=12, fill="random")
     black = {"image": np.zeros((256, *SHAPE), np.uint8), "record_seed": seeds(256)}
@@ -329,3 +360,50 @@ def test_large_integers_are_filled_by_numbers_alone():
 def test_cells_that_there_are_not_are_refused():
     with pytest.raises(ValueError, match="`num_patches` must be at most 12, the number of cells: got 13"):
         run(chain(gdx.GridDropout(patch_size=(4, 4), num_patches=13)), seeded_batch(2))
+
+
+def test_no_patch_is_filled_with_no_colour():
+    batch = seeded_batch(4)
+    for number in (0, (0, 0)):
+        effect = gdx.PatchDropout(num_patches=number, patch_size=(3, 4), fill="random")
+        np.testing.assert_array_equal(run(chain(effect), batch), batch["image"])
+
+
+def test_shares_are_other_values_than_numbers():
+    for number, share in [((0, 1), (0.0, 1.0)), (1, 1.0), ((1, 1), (1.0, 1.0))]:
+        assert gdx.GridDropout(num_patches=number) != gdx.GridDropout(num_patches=share)
+    cells = told(gdx.GridDropout(patch_size=(4, 4), num_patches=(0.0, 1.0)), 512)["cells"].sum(axis=(1, 2))
+    assert (cells.min(), cells.max()) == (0, 12)
+    assert gdx.Chain.from_dict(chain(gdx.GridDropout(num_patches=1.0)).to_dict()).effects[0].num_patches < 1
+
+
+def test_all_is_covered_by_a_coverage_of_one_and_rows_outside_are_none():
+    assert covered(gdx.CoverageDropout(coverage=1.0, patch_size=(100, 100)), 1, (2897, 2899, 1)).all()
+    drawn = told(gdx.CoverageDropout(coverage=0.9, patch_size=(4, 3)), 64)
+    beyond = drawn["shift"][:, 1] == 0  # then the last column of cells lies outside
+    assert beyond.any()
+    assert (drawn["rows"][beyond, :, -1] == 0).all()
+    assert drawn["rows"].dtype == np.int32
+
+
+@pytest.mark.parametrize("spec", [("data", "model"), ("data", None, "model")])
+@pytest.mark.parametrize("name", ["pixel_dropout", "cutout", "grid_dropout"])
+def test_parts_of_images_lose_the_pixels_of_whole_ones(name, spec):
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    batch = seeded_batch(4, dtype="uint8")
+    spread = {
+        "image": jax.device_put(batch["image"], NamedSharding(mesh, PartitionSpec(*spec))),
+        "record_seed": jax.device_put(batch["record_seed"], NamedSharding(mesh, PartitionSpec("data"))),
+    }
+    for fill in ("random", "noise"):
+        links = chain(dataclasses.replace(OCCLUSIONS[name], fill=fill, same_on_channel=False))
+        np.testing.assert_array_equal(run(links, spread), run(links, batch))
+
+
+def test_what_can_not_be_computed_with_is_refused():
+    for settings in ({"patch_size": (3 * 10**9, 1)}, {"num_patches": 2**32}, {"fill": ((),)}):
+        with pytest.raises(ValueError, match=f"`{next(iter(settings))}` must"):
+            gdx.Cutout(**settings)
+    with pytest.raises(ValueError, match="`unit` must be at most 16777216"):
+        gdx.GridMask(unit=2**31)
+    assert gdx.Cutout(fill=np.array([0.1, 0.2, 0.3])) == gdx.Cutout(fill=(0.1, 0.2, 0.3))

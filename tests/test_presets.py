@@ -8,11 +8,24 @@ from effect_table import chain, run, seeds
 from scipy import stats
 
 import grain_datarax as gdx
-from grain_datarax.presets import _IMAGENET_C
 
 pytestmark = pytest.mark.once
 
-VARIANTS = tuple(_IMAGENET_C)
+# Hendrycks & Dietterich's programs, severities 1 to 5.
+STRENGTHS = {
+    "imagenet": {
+        "gaussian_noise": [0.08, 0.12, 0.18, 0.26, 0.38], "shot_noise": [60, 25, 12, 5, 3],
+        "impulse_noise": [0.03, 0.06, 0.09, 0.17, 0.27], "speckle_noise": [0.15, 0.2, 0.35, 0.45, 0.6],
+    },
+    "cifar": {
+        "gaussian_noise": [0.04, 0.06, 0.08, 0.09, 0.10], "shot_noise": [500, 250, 100, 75, 50],
+        "impulse_noise": [0.01, 0.02, 0.03, 0.05, 0.07], "speckle_noise": [0.06, 0.1, 0.12, 0.16, 0.2],
+    },
+    "tiny": {
+        "gaussian_noise": [0.04, 0.08, 0.12, 0.15, 0.18], "shot_noise": [250, 100, 50, 30, 15],
+        "impulse_noise": [0.01, 0.02, 0.05, 0.08, 0.14], "speckle_noise": [0.15, 0.2, 0.25, 0.3, 0.35],
+    },
+}  # fmt: skip
 THOROUGH = (pytest.mark.long, pytest.mark.thorough)
 
 
@@ -35,13 +48,13 @@ def levels(name, strength, value):
     ("variant", "severity"),
     [
         pytest.param(variant, severity, marks=() if variant == "imagenet" or severity in (1, 5) else THOROUGH)
-        for variant in VARIANTS
+        for variant in STRENGTHS
         for severity in range(1, 6)
     ],
 )
-@pytest.mark.parametrize("name", list(_IMAGENET_C["imagenet"]))
+@pytest.mark.parametrize("name", list(STRENGTHS["imagenet"]))
 def test_imagenet_c_has_its_moments(name, severity, variant):
-    effect, strength = gdx.presets.imagenet_c(name, severity, variant), _IMAGENET_C[variant][name][severity - 1]
+    effect, strength = gdx.presets.imagenet_c(name, severity, variant), STRENGTHS[variant][name][severity - 1]
     for value in (51, 128):
         images = np.full((32, 64, 64, 3), value, np.uint8)
         result = run(chain(effect), {"image": images, "record_seed": seeds(32)}).astype(np.float64)
@@ -66,7 +79,7 @@ def test_what_imagenet_c_has_not_is_refused():
 
 
 def test_patch_gaussian_has_the_papers_ranges():
-    assert gdx.presets.patch_gaussian("cifar") == gdx.PatchGaussian(patch_size=25, std=0.1)
+    assert gdx.presets.patch_gaussian("cifar") == gdx.PatchGaussian(side=25, std=0.1)
     links = chain(gdx.presets.patch_gaussian("imagenet"))
     (drawn,) = gdx.draws(links, seeds(2000), (224, 224, 3)).values()
     assert stats.kstest(drawn["std"], stats.uniform(0, 1).cdf).pvalue > 1e-4
@@ -88,7 +101,7 @@ def test_noise_training_treats_half_of_the_records_with_one_of_its_noises(name, 
 
 def test_speckle_training_is_of_imagenet_cs_five():
     effect = gdx.presets.noise_training("speckle")
-    assert [part.std for part in effect.effects] == list(_IMAGENET_C["imagenet"]["speckle_noise"])
+    assert [part.std for part in effect.effects] == STRENGTHS["imagenet"]["speckle_noise"]
     assert effect.p == 0.5
     with pytest.raises(ValueError, match="`name` must be one of"):
         gdx.presets.noise_training("shot")

@@ -11,7 +11,6 @@ from grain_datarax.effects.occlusion import Occlusion
 from grain_datarax.effects.settings import Share, Size
 from grain_datarax.random.bits import uniform_integers, uniform_levels
 from grain_datarax.random.ranks import ranks
-from grain_datarax.random.rounding import rounded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,14 +19,12 @@ class CoverageDropout(Occlusion):
 
     The patches are cells of a grid that is shifted at random, taken in a random order until the share is covered; of
     the last one only the upper rows are filled, and cells at the edges are cut off. What is covered falls short of the
-    share by less than a row of a patch. Draws how many rows of each cell are filled, int32 `(rows, columns)`, and the
-    grid's shift, int32 `(2,)`.
+    share by less than a row of a patch. Padded images are refused. Draws how many rows of each cell are filled, int32
+    `(rows, columns)`, and the grid's shift, int32 `(2,)`.
 
     Attributes:
       coverage: The share of the pixels that is covered, or a range of it for each record.
       patch_size: Height and width of the patches in pixels.
-
-    A fill of `"random"` is one colour for the record.
 
     Example:
       >>> CoverageDropout(coverage=(0.1, 0.4), patch_size=(8, 8))
@@ -47,9 +44,10 @@ class CoverageDropout(Occlusion):
         )
         areas = (heights[:, None] * widths[None, :]).ravel()
         order = ranks(uniform_levels(key, areas.shape))
-        wanted = jnp.round(rounded(jnp.float32(self.coverage) * np.float32(shape[0] * shape[1]))).astype(jnp.int32)
+        wanted = jnp.round(jnp.float32(self.coverage) * np.float32(shape[0] * shape[1])).astype(jnp.int32)
         left = (wanted - _before(areas, order)).reshape(len(heights), len(widths))
-        return jnp.clip(left // jnp.maximum(widths, 1), 0, heights[:, None]), shift
+        rows = jnp.clip(left // jnp.maximum(widths, 1), 0, jnp.where(widths > 0, heights[:, None], 0))
+        return rows.astype(jnp.int32), shift
 
     def told(self, drawn: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
         return {"rows": drawn[0], "shift": drawn[1]}

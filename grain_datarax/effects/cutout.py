@@ -32,7 +32,7 @@ class Cutout(Patches):
     """
 
     patch_size: Annotated[tuple[int, int], Size()] = (16, 16)
-    num_patches: Annotated[int, Integer(least=1)] = 1
+    num_patches: Annotated[int, Integer(least=1, most=2**24)] = 1
 
     def colours(self, shape: tuple[int, int, int]) -> int:
         del shape

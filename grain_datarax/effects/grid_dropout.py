@@ -22,7 +22,7 @@ class GridDropout(Occlusion):
     `bool (rows, columns)`.
 
     The grid begins in the upper left corner; cells at the lower and the right edge are cut off where the size is no
-    multiple of theirs.
+    multiple of theirs. Padded images are refused, as the grid's cells are numbered by the image's size.
 
     Attributes:
       patch_size: Height and width of the cells in pixels.
@@ -83,7 +83,8 @@ class GridDropout(Occlusion):
 
     def _by_pixel(self, cells: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """What is said of each cell, `(rows, columns, ...)`, at its pixels."""
-        (rows, columns), (height, width) = self.grid(shape), self.patch_size
-        others = cells.shape[2:]
-        cells = jnp.broadcast_to(cells[:, None, :, None], (rows, height, columns, width, *others))
-        return cells.reshape(rows * height, columns * width, *others)[: shape[0], : shape[1]]
+        for axis, side in enumerate(self.patch_size):  # one at a time, else JAX can't tell the sharding of a batch
+            before, behind = cells.shape[: axis + 1], cells.shape[axis + 1 :]
+            repeated = jnp.broadcast_to(jnp.expand_dims(cells, axis + 1), (*before, side, *behind))
+            cells = repeated.reshape(*before[:axis], before[axis] * side, *behind)
+        return cells[: shape[0], : shape[1]]

@@ -26,8 +26,6 @@ class GridMask(Occlusion):
         range of which each record draws uniformly. The paper has 96 to 224 pixels of 224.
       keep_ratio: The share of each unit's side that is kept, or a range of it; `1 - (1 - keep_ratio)**2` of the pixels.
 
-    A fill of `"random"` is one colour for the record.
-
     Example:
       >>> GridMask(unit=(8, 24), keep_ratio=0.5)
       GridMask(unit=(8, 24), keep_ratio=0.5)

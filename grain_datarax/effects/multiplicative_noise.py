@@ -41,5 +41,6 @@ class MultiplicativeNoise(Noise):
         return level_in_range(uniform_levels(key, (shape[2],)), ends(self.multiplier))[None, None]
 
     def pixels(self, image: jax.Array, drawn: jax.Array, scale: Scale) -> jax.Array:
-        values = rounded(signal_of(image.astype(compute_type(image.dtype)), scale) * drawn)
-        return self.rounding(scale).to_image(values if scale.low == 0 else values + scale.low, image.dtype)
+        values = image.astype(compute_type(image.dtype))
+        noisy = values + rounded(signal_of(values, scale) * (drawn - 1))  # in a form in which 1 changes no bit
+        return self.rounding(scale).to_image(noisy, image.dtype)

@@ -29,11 +29,13 @@ class Fill(Strength):
             if value not in _WORDS:
                 raise ValueError(f"`{name}` must be one of {_WORDS}, or numbers: got {value!r}. Pass one of them.")
             return value
+        if isinstance(value, np.ndarray):
+            value = value.tolist()
         if not isinstance(value, list | tuple) or (len(value) == 2 and not isinstance(value[0], list | tuple)):
             return super().__call__(name, value)
         nested = len(value) == 1 and isinstance(value[0], list | tuple)
         channels = tuple(self.rule(name, each) for each in (value[0] if nested else value))
-        if not nested and len(channels) < 3:
+        if not channels or (not nested and len(channels) < 3):
             raise ValueError(
                 f"`{name}` must be a number, a range (low, high), or one for each channel: got {value!r}. Pass three or"
                 " more, or ((first, second),) for two channels."
@@ -46,10 +48,10 @@ class Fill(Strength):
 
 def by_channel(fill: Any) -> tuple[float, ...] | None:
     """What fills each channel, where that is said."""
-    if not isinstance(fill, tuple):
+    if not isinstance(fill, tuple) or len(fill) == 2:  # a number or a word, or a range
         return None
     channels: tuple[float, ...] = fill[0] if isinstance(fill[0], tuple) else fill
-    return channels if len(fill) != 2 else None
+    return channels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -59,11 +61,12 @@ class Occlusion(PixelEffect):
     Attributes:
       fill: What the image's covered pixels become: a fraction of its value range, or a range `(low, high)` of which
         each record draws; one for each channel, `(red, green, blue)` (of two channels `((first, second),)`); `"mean"`,
-        the image's own, channel by channel; `"random"`, a colour for each patch, or `"noise"`, one for each pixel,
-        uniform over the value range.
-      inverse: Whether what would be covered is kept, and all else is covered.
+        the image's own, channel by channel, in which floats outside the range count as its ends; `"random"`, a colour
+        for each patch, or one for the record where patches are not counted; or `"noise"`, one for each pixel, uniform
+        over the value range.
+      inverse: Whether what would be covered is kept, and all else is covered; `"random"` is one colour then.
       same_on_channel: Whether all channels lose the same pixels; otherwise each draws its own, and masks, boxes and
-        keypoints lose the pixels that no channel has left.
+        keypoints lose the pixels that no channel of the first image has left.
     """
 
     fill: Annotated[Any, Fill()] = 0.0
@@ -96,7 +99,11 @@ class Occlusion(PixelEffect):
         return super().may_be_padded and self.fill != "mean"
 
     def why_not(self, shape: tuple[int, int, int], scale: Scale, field: str) -> str | None:
-        del scale
+        if self.fill == "mean" and scale.bounds is None:
+            return (
+                '`fill` must be numbers, "random" or "noise" where results are not clipped, as the mean is that of'
+                f' values in the range: got "mean" for field "{field}". Leave out clip=False, or pass a value_range.'
+            )
         channels = by_channel(self.fill)
         if channels is None or len(channels) == shape[2]:
             return None
@@ -131,7 +138,8 @@ class Occlusion(PixelEffect):
     def pixels(self, image: jax.Array, drawn: Any, scale: Scale) -> jax.Array:
         height, width, channels = image.shape
         filling = jnp.asarray(self.filling(image, drawn, scale), image.dtype)
-        return jnp.where(self.hidden(drawn, (height, width, channels)), filling, image)
+        # An axis more, which makes JAX spread all of them as the image is, where devices have parts of an image.
+        return jnp.where(self.hidden(drawn, (height, width, channels))[None], filling, image)[0]
 
     def filling(self, image: jax.Array, drawn: Any, scale: Scale) -> Any:
         """What fills the covered pixels, in the image's own values: what can be broadcast to `(H, W, C)`."""
@@ -145,9 +153,9 @@ class Occlusion(PixelEffect):
         if np.ndim(fill) == 0:
             return scale.value(fill, image.dtype)
         values = scale.any_value(fill, image.dtype)
-        return values if values.ndim == 3 else self._spread(drawn, values, image.shape)
+        return values if values.ndim == 3 else self._colours_by_pixel(drawn, values, image.shape)
 
-    def _spread(self, drawn: Any, colours: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    def _colours_by_pixel(self, drawn: Any, colours: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         height, width, channels = shape
         if self.inverse:
             return colours[0]

@@ -42,7 +42,7 @@ class Patches(Occlusion):
             return jnp.where((row[:, None] & column[None, :])[..., None], colour, canvas), None
 
         blank = jnp.broadcast_to(colours[0], shape)
-        return jax.lax.scan(paint, blank, (rows, columns, colours))[0]
+        return jax.lax.scan(paint, blank, (rows, columns, colours[: len(rows)]))[0]
 
     def pixels(self, image: jax.Array, drawn: jax.Array, scale: Scale) -> jax.Array:
         return self._drop(image, drawn, scale, in_place=False)

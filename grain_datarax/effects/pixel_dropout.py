@@ -19,8 +19,6 @@ class PixelDropout(Occlusion):
     Attributes:
       drop_prob: The probability, or a range of it.
 
-    A fill of `"random"` is one colour for the record.
-
     Example:
       >>> PixelDropout(drop_prob=0.05, fill="noise")
       PixelDropout(fill='noise', drop_prob=0.05)

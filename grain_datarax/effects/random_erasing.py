@@ -22,7 +22,8 @@ class RandomErasing(Patches):
     """Fills one rectangle at a random place, of random area and aspect. Draws int32 `(1, 4)`, (y, x, height, width).
 
     The area is uniform, the aspect log-uniform. Sides are rounded to pixels. Of ten such rectangles the first that is
-    lower and narrower than the image is taken; if none is, height and width are 0 and nothing is filled.
+    lower and narrower than the image is taken; if none is, height and width are 0, and nothing is filled, or with
+    `inverse` the whole image.
 
     Attributes:
       p: The probability, for each record, that it is erased; 0.5 as in torchvision and timm.
@@ -38,7 +39,9 @@ class RandomErasing(Patches):
     """
 
     p: Probability = 0.5
-    scale: Annotated[float | tuple[float, float], OrRange(Number(0, 1, "be a share of the image's area"))] = (
+    scale: Annotated[
+        float | tuple[float, float], OrRange(Number(0, 1, "be a share of the image's area, from 0 to 1"))
+    ] = (
         0.02,
         0.33,
     )

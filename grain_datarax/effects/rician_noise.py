@@ -15,7 +15,7 @@ from grain_datarax.random.rounding import rounded
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RicianNoise(Noise):
     """`sqrt((x + N(0, std**2))**2 + N(0, std**2)**2)` for each value, where `x` is counted from the lower end of the
-    range, as in magnetic resonance images. Draws both, `float32 (2, H, W, C)` in two arrays.
+    range, as in magnetic resonance images. Draws both, two arrays `float32 (H, W, C)`.
 
     What is dark becomes brighter: where `x` is 0 the mean is `std * sqrt(pi / 2)`.
 

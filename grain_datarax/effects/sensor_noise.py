@@ -12,7 +12,7 @@ from grain_datarax.images import Scale, by_rows
 from grain_datarax.random.normal import normal_numbers
 from grain_datarax.random.rounding import rounded
 
-Part = Annotated[float | tuple[float, float], Strength(Number(0, 1, "be from 0 to 1"), log=True)]
+_Part = Annotated[float | tuple[float, float], Strength(Number(0, 1, "be from 0 to 1"), log=True)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,8 @@ class SensorNoise(Noise):
     Source: Foi et al., IEEE TIP 2008; Brooks et al., CVPR 2019, have these ranges of `shot`, and `read` follow from it.
     """
 
-    shot: Part = 0.01
-    read: Part = 0.01
+    shot: _Part = 0.01
+    read: _Part = 0.01
 
     by_value = True
 

@@ -50,16 +50,23 @@ class Number(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Integer(Rule):
-    """An int that is not too small."""
+    """An int that is not too small, nor too large."""
 
     least: int | None = None
+    most: int = 2**64
 
     def __call__(self, name: str, value: Any) -> int:
         if not isinstance(value, int | np.integer) or isinstance(value, bool):
             raise TypeError(f"`{name}` must be an integer: got {value!r}. Pass an int.")
         if self.least is not None and value < self.least:
             raise ValueError(f"`{name}` must be at least {self.least}: got {value!r}. Pass a larger number.")
+        if value > self.most:
+            raise ValueError(f"`{name}` must be at most {self.most}: got {value!r}. Pass a smaller number.")
         return int(value)
+
+
+# Lengths: within them all that is computed is exact in int32.
+_PIXELS = Integer(least=1, most=2**24)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +98,10 @@ class Strength(OrRange):
 
     def __call__(self, name: str, value: Any) -> Any:
         checked = super().__call__(name, value)
-        if self.log and isinstance(checked, tuple) and not checked[0] > 0:
-            raise ValueError(f"`{name}` must be a range of positive numbers: got {value!r}. Begin it above 0.")
+        if self.log and isinstance(checked, tuple) and not checked[0] >= 1e-30:
+            raise ValueError(
+                f"`{name}` must be a range of positive numbers: got {value!r}. Begin it at 1e-30 or above."
+            )
         return checked
 
     def is_drawn(self, value: Any) -> bool:
@@ -114,7 +123,7 @@ class Size(Rule):
             raise TypeError(f"`{name}` must be two integers: got {value!r}. Pass (height, width).")
         if len(value) != 2:
             raise ValueError(f"`{name}` must be two integers: got {value!r}. Pass (height, width).")
-        height, width = (Integer(least=1)(name, side) for side in value)
+        height, width = (_PIXELS(name, side) for side in value)
         return height, width
 
 
@@ -148,12 +157,13 @@ class CountOrShare(Rule):
 
 
 def _unlike_a_pixel(side: Any) -> Any:
-    """A share of 1.0 alone is no value of its own, as to Python it is equal to 1, as of pixels: it becomes the one
-    before.
+    """Shares that are equal to numbers of pixels, as 1.0 is to 1, would be no value of their own: 1.0 becomes the float
+    before it.
     """
     whole = math.nextafter(1.0, 0.0)
     if isinstance(side, tuple):
-        return (whole, whole) if side == (1, 1) and isinstance(side[0], float) else side
+        equal = isinstance(side[0], float) and set(side) <= {0.0, 1.0}
+        return tuple(whole if end == 1 else end for end in side) if equal else side
     return whole if side == 1 and isinstance(side, float) else side
 
 
@@ -162,10 +172,10 @@ def _has_floats(value: Any) -> bool:
     return any(isinstance(part, float | np.floating) for part in parts)
 
 
-def _side(side: Any) -> "Number | Integer":
+def _side(side: Any) -> Number | Integer:
     if _has_floats(side):
         return Number(sys.float_info.min, 1, "be a share of the image, above 0 and at most 1", "Pass ints for pixels.")
-    return Integer(least=1)
+    return _PIXELS
 
 
 @dataclasses.dataclass(frozen=True)

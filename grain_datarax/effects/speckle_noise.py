@@ -1,11 +1,12 @@
 """Speckle noise: each value is changed in proportion to itself."""
 
 import dataclasses
+from typing import Annotated, Any
 
 import jax
 
 from grain_datarax.effects.noise import Noise, signal_of
-from grain_datarax.effects.settings import Fraction
+from grain_datarax.effects.settings import Number, Strength
 from grain_datarax.images import Scale, compute_type
 from grain_datarax.random.normal import normal_numbers
 from grain_datarax.random.rounding import rounded
@@ -26,12 +27,16 @@ class SpeckleNoise(Noise):
     Source: Hendrycks & Dietterich, ICLR 2019, speckle noise.
     """
 
-    std: Fraction = 0.15
+    std: Annotated[
+        float | tuple[float, float],
+        Strength(Number(0, 1, "be a standard deviation in proportion to the value, up to 1")),
+    ] = 0.15
 
     by_value = True
 
     def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
-        return rounded(self.std * normal_numbers(key, shape))
+        std: Any = self.std  # a number by now
+        return rounded(std * normal_numbers(key, shape))
 
     def pixels(self, image: jax.Array, drawn: jax.Array, scale: Scale) -> jax.Array:
         values = image.astype(compute_type(image.dtype))

@@ -15,15 +15,14 @@ def rounded(value: jax.Array) -> jax.Array:
     instruction.
 
     Args:
-      value: `float32`, any shape; `float64`, which there is under x64 alone, stays as it is.
+      value: `float32` or `float64`, any shape.
 
     Returns:
-      `value` with 23 significant bits, one less than it holds, rounded towards zero. Its derivative is 1.
+      `value` with one significant bit less than it holds, 23 or 52, rounded towards zero. Its derivative is 1.
     """
-    if value.dtype == jnp.float64:
-        return value
-    bits = jax.lax.bitcast_convert_type(value, jnp.uint32) & np.uint32(0xFFFFFFFE)
-    return jax.lax.bitcast_convert_type(bits, jnp.float32)
+    bits = np.dtype(np.uint64 if value.dtype == jnp.float64 else np.uint32)
+    cleared = jax.lax.bitcast_convert_type(value, bits) & ~bits.type(1)
+    return jax.lax.bitcast_convert_type(cleared, value.dtype)
 
 
 @rounded.defjvp
