@@ -86,6 +86,53 @@ def test_an_effect_alone_draws_what_it_draws_in_the_chain_and_the_whole_is_a_rep
         assert (panels[0] != panels[1]).any()
 
 
+def test_an_effect_behind_crops_to_a_size_is_shown_behind_them():
+    crops = [gdx.RandomResizedCrop(size=(32, 32), scale=0.5), gdx.PadCrop(padding=2, size=(20, 32), mode="edge")]
+    patches = gdx.PatchDropout(num_patches=3, patch_size=(4, 5), p=0.5)
+    chain = gdx.Chain([NOISE, *crops, patches, gdx.Cast(scale=True)], seed=3)
+    (image,) = photographs((64, 48, 3))
+    figure = gdx.preview(chain, image, outlines=True)
+    assert titles(figure) == [
+        "original",
+        "GaussianNoise",
+        "RandomResizedCrop",
+        "PadCrop",
+        "PatchDropout",
+        "whole chain",
+    ]
+    panels = shown(figure, 0, 6)
+    assert [panel.shape[:2] for panel in panels] == [(64, 48), (64, 48), (32, 32), (20, 32), (20, 32), (20, 32)]
+    # The chain itself, in which the noise never applies.
+    of_patches = dataclasses.replace(
+        chain,
+        effects=[dataclasses.replace(NOISE, p=0.0), *crops, dataclasses.replace(patches, p=1.0)],
+        masks={"mask": 9},
+        draws="draws",
+    )
+    record = gdx.replay({"image": image, "mask": np.zeros((64, 48), np.uint8)}, record_seed(0), of_patches)
+    np.testing.assert_array_equal(panels[4], in_fractions(record["image"]))
+    np.testing.assert_array_equal(enclosed(figure.axes[4]), record["mask"] == 9)
+    captions = [axes.texts[0].get_text().replace("\n", " ") for axes in figure.axes]
+    assert "behind" not in captions[1] + captions[2]
+    assert captions[4].endswith("behind RandomResizedCrop, behind PadCrop")
+
+
+def test_patches_of_a_size_need_room_behind_the_crop_alone():
+    chain = gdx.Chain([gdx.RandomResizedCrop(size=(32, 32)), gdx.PatchDropout(patch_size=(30, 30))], seed=0)
+    original, _, dropped, whole = shown(gdx.preview(chain, photographs((16, 48, 3))), 0, 4)
+    assert (original.shape, dropped.shape) == ((16, 48, 3), (32, 32, 3))
+    np.testing.assert_array_equal(dropped, whole)
+
+
+def test_a_row_is_as_high_as_its_highest_picture():
+    figure = gdx.preview(
+        gdx.Chain([gdx.PadCrop(padding=8, size=(32, 16))], seed=0), photographs((16, 32, 3), (32, 32, 3))
+    )
+    tops = [axes.get_position().y1 for axes in figure.axes]
+    bottoms = [axes.get_position().y0 for axes in figure.axes]
+    assert min(bottoms[:3]) > max(tops[3:])
+
+
 def test_patches_lie_where_draws_says():
     chain = gdx.Chain([gdx.GaussianNoise(), gdx.PatchDropout(num_patches=3, patch_size=(4, 5), p=0.1)], seed=1)
     figure = gdx.preview(chain, np.full((32, 30, 3), 200, np.uint8), outlines=True)
@@ -397,7 +444,8 @@ def test_pictures_come_in_the_axes_channels_and_values_of_a_chain():
     np.testing.assert_allclose(scaled, picture / 255 * 2 - 1, atol=1e-6)
     assert scaled.dtype == np.float32
     assert as_taken(picture[..., 0], gdx.Chain([gdx.Normalize(mean=[0.5] * 3, std=1)], seed=0)).shape == (224, 224, 3)
-    assert as_taken(picture, gdx.Chain([NOISE], seed=0, value_range=(0, 255))) is not None
+    same = as_taken(picture, gdx.Chain([NOISE], seed=0, value_range=(0, 255)))
+    np.testing.assert_array_equal(same, picture, strict=True)
 
 
 @pytest.fixture
