@@ -483,12 +483,19 @@ def test_the_command_writes_what_preview_draws(files):
         ({"image": "missing.png"}, "`IMAGE` must be a picture that Pillow reads: got"),
         ({"image": "text.png"}, "`IMAGE` must be a picture that Pillow reads: got"),
         ({"image": "."}, "`IMAGE` must be a picture that Pillow reads: got"),
+        ({"image": "huge.pgm"}, "exceeds limit of"),
+        ({"image": "damaged.png"}, "broken PNG file"),
+        (
+            {"image": "depth.tiff"},
+            "must be of whole values from 0 to 65535 where it is grey with more than 8 bits: got",
+        ),
         ({"image": "small.png"}, "`patch_size` must fit inside the image: got (8, 8)"),
         ({"chain": "missing.yaml"}, "`--chain` must be a file that can be read: got"),
         ({"chain": "colour.png"}, "`path` must end in one of ['.json', '.yaml', '.yml']"),
         ({"chain": "broken.yaml"}, "`path` must be a file of YAML"),
         ({"chain": "own.json"}, "Classes of your own can't be named to this command"),
-        ({"chain": "list.json"}, "`description` must be a mapping: got list"),
+        ({"chain": "list.json"}, "`description` must be a mapping: got list. Pass what to_dict gave. In "),
+        ({"chain": "number.json"}, "`effects` must be a list: got 3. Pass what to_dict gave. In "),
         ({"out": "out.text"}, "`--output` must end in one of ["),
         ({"out": "nowhere/out.png"}, "No such file or directory"),
     ],
@@ -498,7 +505,13 @@ def test_the_command_ends_with_one_line_where_something_is_wrong(files, capsys, 
     (files / "own.json").write_text('{"version": 1, "seed": 0, "effects": [{"effect": "mine:Blur"}]}')
     (files / "list.json").write_text("[]")
     (files / "broken.yaml").write_text("effects: [\n")
+    (files / "number.json").write_text('{"version": 1, "seed": 0, "effects": 3}')
     Image.new("L", (4, 4)).save(files / "small.png")
+    (files / "huge.pgm").write_bytes(b"P5 20000 18000 255\n")
+    whole = (files / "colour.png").read_bytes()
+    data = whole.index(b"IDAT")
+    (files / "damaged.png").write_bytes(whole[: data - 4] + b"\0\0\0\x09" + whole[data:])  # its length
+    Image.fromarray(np.float32([[0.25, 1.0]])).save(files / "depth.tiff")
     names = {"image": "colour.png", "chain": "chain.yaml", "out": "out.png", **wrong}
     image, chain, out = (str(files / name) for name in names.values())
     with pytest.raises(SystemExit) as ended:
@@ -522,3 +535,19 @@ def test_the_command_reads_images_as_cameras_held_them(tmp_path):
         Image.fromarray(image).convert("L" if mode == "LA" else "RGB").convert(mode).save(tmp_path / "image.png")
         read = read_image(tmp_path / "image.png")
         assert (read.shape, read.dtype) == (shape, np.uint8)
+
+
+def test_the_command_reads_deep_grey_images_as_16_bits(tmp_path):
+    values = np.array([[0, 300, 65535]], np.uint16)
+    (tmp_path / "deep.pgm").write_bytes(b"P5 3 1 65535\n" + values.astype(">u2").tobytes())
+    Image.fromarray(values.astype(np.int32)).save(tmp_path / "wide.tiff")
+    Image.fromarray(values).save(tmp_path / "deep.tiff")
+    for name in ("deep.pgm", "wide.tiff", "deep.tiff"):
+        np.testing.assert_array_equal(read_image(tmp_path / name), values, strict=True)
+
+
+@pytest.mark.parametrize("values", [np.int32([[0, 65536]]), np.int32([[-1, 5]]), np.float32([[0, 0.5, np.nan]])])
+def test_deep_grey_images_of_other_values_are_refused(tmp_path, values):
+    Image.fromarray(values).save(tmp_path / "deep.tiff")
+    with pytest.raises(ValueError, match=r"must be of whole values from 0 to 65535 .*, in '.*deep.tiff'. Draw it in"):
+        read_image(tmp_path / "deep.tiff")
