@@ -42,7 +42,13 @@ class Scale:
         return self.high - self.low
 
     def value(self, fraction: Any, dtype: jax.typing.DTypeLike) -> Any:
-        """A setting as a value of the image; rounded for integers."""
+        """A setting as a value of the image; rounded for integers.
+
+        One that was drawn is as exact as `float32`: ends are met, also of integers beyond 2**24, and what is between
+        them to 2**-22 of the range.
+        """
+        if isinstance(fraction, jax.Array) and not is_computable(dtype, self):
+            return self._large_value(fraction, dtype)
         if isinstance(fraction, jax.Array):
             values = self.low + rounded(fraction * self.width)
             return values if is_float(dtype) else jnp.clip(self._whole(values), self.low, self.high)
@@ -50,6 +56,15 @@ class Scale:
             return fraction if (self.low, self.high) == (0, 1) else self.low + fraction * self.width
         steps = math.floor(fraction * self.width) if self.truncates else round(fraction * self.width)
         return int(min(self.low + steps, self.high))  # above 2**53 the product may round beyond
+
+    def _large_value(self, fraction: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+        # Steps above the low end, unsigned, as these may be twice as many as a signed type has; the sum wraps into it.
+        unsigned = jnp.dtype(f"uint{jnp.iinfo(dtype).bits}")
+        width, most = np.float32(self.width), np.array(self.width, unsigned)
+        last = width if int(width) <= self.width else np.nextafter(width, np.float32(0))
+        steps = jnp.clip(self._whole(rounded(fraction * width)), 0, last).astype(unsigned)
+        low = np.array(self.low % 2 ** jnp.iinfo(dtype).bits, unsigned)
+        return jax.lax.bitcast_convert_type(jnp.where(fraction >= 1, most, steps) + low, dtype)
 
     def any_value(self, levels: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
         """Uniform levels in (0, 1) as values of the image, all of them equally likely."""

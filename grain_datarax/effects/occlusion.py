@@ -60,7 +60,7 @@ class Occlusion(PixelEffect):
       fill: What the image's covered pixels become: a fraction of its value range, or a range `(low, high)` of which
         each record draws; one for each channel, `(red, green, blue)` (of two channels `((first, second),)`); `"mean"`,
         the image's own, channel by channel; `"random"`, a colour for each patch, or `"noise"`, one for each pixel,
-        uniform over the value range.
+        uniform over the value range. What is drawn is as exact as `float32`, also for integers beyond 2**24.
       inverse: Whether what would be covered is kept, and all else is covered.
       same_on_channel: Whether all channels lose the same pixels; otherwise each draws its own, and masks, boxes and
         keypoints lose the pixels that no channel has left.
