@@ -14,7 +14,7 @@ from sources import images
 
 import grain_datarax as gdx
 from grain_datarax.colours import turned
-from grain_datarax.images import UNIT
+from grain_datarax.images import UNIT, Scale
 
 NAMES = ("brightness", "contrast", "saturation", "hue")
 ALL = gdx.ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.5)
@@ -134,6 +134,32 @@ def test_settings_of_nothing_change_no_bit(dtype):
     ]
     for effect in same:
         np.testing.assert_array_equal(run(chain(effect), batch), batch["image"])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value_range"),
+    [("float32", (-1, 1)), ("float32", (0, 255)), ("bfloat16", (-1, 1)), ("int16", (-1024, 3071)), ("float64", None)],
+)
+def test_images_for_which_nothing_is_drawn_keep_their_bits_in_any_range(dtype, value_range):
+    low, high = value_range or (0, 1)
+    with jax.enable_x64(dtype == "float64"):
+        batch = seeded_batch(2)
+        values = low + np.random.default_rng(0).random((2, 8, 6, 3)) * (high - low)
+        batch["image"] = values.astype(jnp.dtype(dtype))
+        grey = {**batch, "image": batch["image"][..., :1]}
+        for effect, given in [
+            (gdx.ColorJitter(), batch),
+            (gdx.ColorJitter(saturation=0.5), grey),
+            (gdx.ColorJitter(saturation=0.5, hue=0.5), grey),
+        ]:
+            result = run(chain(effect, value_range=value_range), given)
+            np.testing.assert_array_equal(result, given["image"], strict=True)
+
+
+def test_images_for_which_nothing_is_drawn_are_clipped_where_the_chain_clips():
+    image = jnp.full((2, 2, 3), 1.5)
+    assert (gdx.ColorJitter().pixels(image, {}, Scale(bounds=(0, 1))) == 1).all()
+    assert (gdx.ColorJitter().pixels(image, {}, Scale()) == 1.5).all()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "bfloat16", "float32"])
