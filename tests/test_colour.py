@@ -249,6 +249,38 @@ def test_pure_functions_are_the_effects():
         gdx.brightness_contrast(image, brightness=51, contrast=0.0)
 
 
+@pytest.mark.parametrize("shape", [(4,), (2, 4, 4, 3), ()])
+def test_pure_functions_take_one_image(shape):
+    image = jnp.zeros(shape)
+    message = r"`image` must be \(H, W\) or \(H, W, C\): got shape .*\. Use jax.vmap for a batch\."
+    with pytest.raises(ValueError, match=message):
+        gdx.color_jitter(jax.random.key(0), image, brightness=0.5)
+    with pytest.raises(ValueError, match=message):
+        gdx.brightness_contrast(image, brightness=0.5, contrast=0.5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"brightness": math.nan}, ValueError, "`brightness` must be finite: got nan"),
+        ({"brightness": "a"}, TypeError, "`brightness` must be a number: got 'a'"),
+        ({"contrast": -7.0}, ValueError, "`contrast` must be from -1 to 1000: got -7.0"),
+        ({"contrast": (0.1, 0.2)}, TypeError, "`contrast` must be a number"),
+    ],
+)
+def test_the_pure_function_keeps_the_rules_of_the_effect(dtype, settings, error, message):
+    with pytest.raises(error, match=message):
+        gdx.brightness_contrast(jnp.zeros((4, 4), dtype), **{"brightness": 0.0, "contrast": 0.0, **settings})
+
+
+def test_brightness_and_contrast_may_be_traced_and_in_image_units():
+    image = jnp.full((2, 2), 100.0)
+    result = jax.jit(lambda number: gdx.brightness_contrast(image, brightness=number, contrast=number / 60))(30.0)
+    np.testing.assert_allclose(result, 180)
+    np.testing.assert_allclose(gdx.brightness_contrast(image, brightness=30, contrast=0.5), 180)
+
+
 @pytest.mark.parametrize(("dtype", "value_range"), [("uint8", None), ("float32", None), ("int16", (-1024, 3071))])
 def test_brightness_contrast_is_that_of_albumentations(dtype, value_range):
     low, high = value_range or {"uint8": (0, 255), "float32": (0, 1)}[dtype]

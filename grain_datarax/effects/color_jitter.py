@@ -11,7 +11,7 @@ import numpy as np
 from grain_datarax.colours import Planes, blended, grey, interleaved, turned
 from grain_datarax.effects.effect import PixelEffect
 from grain_datarax.effects.settings import Number, OrRange
-from grain_datarax.images import Scale, own_scale
+from grain_datarax.images import Scale, own_scale, require_image
 from grain_datarax.means import exact_mean
 from grain_datarax.random.bits import uniform_levels
 from grain_datarax.random.keys import as_stream_key
@@ -63,6 +63,7 @@ def color_jitter(
     Source: torchvision, v2.ColorJitter. We compute in `float32` throughout; it rounds bytes down after each change.
     """
     jitter = ColorJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
+    require_image(image)
     whole, scale = image[..., None] if image.ndim == 2 else image, own_scale(image.dtype)
     height, width, channels = whole.shape
     if problem := jitter.why_not((height, width, channels), scale, "image"):
