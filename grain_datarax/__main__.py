@@ -68,7 +68,7 @@ def load_chain(path: pathlib.Path) -> Chain:
             f"`--chain` must be a file that can be read: got {str(path)!r}, {error.strerror}. Write it by"
             " chain.save(path)."
         ) from error
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(
             f"{error} In {path}. Classes of your own can't be named to this command: draw such a chain in Python,"
             " grain_datarax.preview(Chain.load(path, effects=[...]), images)."
@@ -83,20 +83,33 @@ def read_image(path: pathlib.Path) -> np.ndarray:
     Alpha is left out.
 
     Raises:
-      ValueError: If it is missing, or Pillow can't read it.
+      ValueError: If it is missing, or Pillow can't read it, or it is grey with other values than 16 bits hold.
     """
     from PIL import Image, ImageOps  # comes with matplotlib
 
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I;16"):
-                return np.array(image).astype(np.uint16)
-            return np.array(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-    except OSError as error:
+            grey, deep = image.mode in ("1", "L", "LA"), image.mode[0] in "IF"
+            values = np.array(image if deep else image.convert("L" if grey else "RGB"))
+    # Pillow's readers raise errors of any kind on damaged files, and one of its own on huge ones.
+    except Exception as error:
         raise ValueError(
-            f"`IMAGE` must be a picture that Pillow reads: got {str(path)!r}, {error}. Pass files such as PNG or JPEG."
+            f"`IMAGE` must be a picture that Pillow reads: got {str(path)!r}, {error}. Pass undamaged files, such as"
+            " PNG or JPEG, of the size that it takes."
         ) from error
+    return _as_16_bits(values, path) if deep else values
+
+
+def _as_16_bits(values: np.ndarray, path: pathlib.Path) -> np.ndarray:
+    """Grey values of more than 8 bits; Pillow holds them in 16, 32, or as floats, whatever the file has."""
+    if values.dtype.kind == "f" or not 0 <= values.min() <= values.max() <= np.iinfo(np.uint16).max:
+        raise ValueError(
+            "`IMAGE` must be of whole values from 0 to 65535 where it is grey with more than 8 bits: got"
+            f" {values.dtype}, from {values.min():g} to {values.max():g}, in {str(path)!r}. Draw it in Python, where a"
+            " chain's value_range says what values mean: grain_datarax.preview(chain, images)."
+        )
+    return values.astype(np.uint16)
 
 
 if __name__ == "__main__":

@@ -65,14 +65,14 @@ def draw(headings: Sequence[Heading], rows: Sequence[Sequence[Panel]], labels: S
 
     Args:
       headings: One for each column.
-      rows: Rows of panels, one for each column; pictures of a row have one size.
+      rows: Rows of panels, one for each column, whose pictures may differ in size.
       labels: What stands beside each row; all empty: no room is left for them.
     """
     captions = [_wrapped(heading.caption) for heading in headings]
     under_names = _LINE * max(caption.count("\n") + bool(caption) for caption in captions)
     head = _NAME + under_names
     left = _LABEL if any(labels) else _GAP
-    heights = [_height(row[0]) for row in rows]
+    heights = [max(map(_height, row)) for row in rows]
     width = left + len(headings) * (_WIDTH + _GAP)
     height = head + sum(heights) + len(rows) * _GAP
     figure = Picture(figsize=(width, height))

@@ -45,7 +45,13 @@ class Scale:
         return self.high - self.low
 
     def value(self, fraction: Any, dtype: jax.typing.DTypeLike) -> Any:
-        """A setting as a value of the image; rounded for integers."""
+        """A setting as a value of the image; rounded for integers.
+
+        One that was drawn is as exact as `float32`: ends are met, also of integers beyond 2**24, and what is between
+        them to 2**-22 of the range.
+        """
+        if isinstance(fraction, jax.Array) and not is_computable(dtype, self):
+            return self._large_value(fraction, dtype)
         if isinstance(fraction, jax.Array):
             values = self.low + rounded(fraction * self.width)
             return values if is_float(dtype) else jnp.clip(self._whole(values), self.low, self.high)
@@ -53,6 +59,15 @@ class Scale:
             return fraction if (self.low, self.high) == (0, 1) else self.low + fraction * self.width
         steps = math.floor(fraction * self.width + _HAIR) if self.truncates else round(fraction * self.width)
         return int(min(self.low + steps, self.high))  # above 2**53 the product may round beyond
+
+    def _large_value(self, fraction: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+        # Steps above the low end, unsigned, as these may be twice as many as a signed type has; the sum wraps into it.
+        unsigned = jnp.dtype(f"uint{jnp.iinfo(dtype).bits}")
+        width, most = np.float32(self.width), np.array(self.width, unsigned)
+        last = width if int(width) <= self.width else np.nextafter(width, np.float32(0))
+        steps = jnp.clip(self._whole(rounded(fraction * width)), 0, last).astype(unsigned)
+        low = np.array(self.low % 2 ** jnp.iinfo(dtype).bits, unsigned)
+        return jax.lax.bitcast_convert_type(jnp.where(fraction >= 1, most, steps) + low, dtype)
 
     def any_value(self, levels: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
         """Uniform levels in (0, 1) as values of the image, all of them equally likely."""
@@ -182,6 +197,12 @@ def scale_of(
 def own_scale(dtype: jax.typing.DTypeLike) -> Scale:
     """The scale of images without a declared range: floats are in their own units, integers go up to their maximum."""
     return UNIT if is_float(dtype) else Scale(0, integer_limits(dtype)[1])
+
+
+def require_image(image: jax.Array) -> None:
+    """Raises `ValueError` unless this is one image, as pure functions take it."""
+    if image.ndim not in (2, 3):
+        raise ValueError(f"`image` must be (H, W) or (H, W, C): got shape {image.shape}. Use jax.vmap for a batch.")
 
 
 def require_fraction(name: str, value: float | None, dtype: jax.typing.DTypeLike, low: float = 0.0) -> None:

@@ -13,8 +13,9 @@ from grain_datarax.declarations import checked_seed
 from grain_datarax.effects.composition import Composition
 from grain_datarax.effects.conversion import Conversion
 from grain_datarax.effects.effect import Effect
+from grain_datarax.effects.geometric import Geometric
 from grain_datarax.fields import get_field, has_field
-from grain_datarax.images import require_image_type, to_hwc
+from grain_datarax.images import hwc_shape, require_image_type, to_hwc
 from grain_datarax.seeding import child_seed
 from grain_datarax.transforms import AugmentRecord
 
@@ -53,7 +54,9 @@ def preview(chain: Chain, images: Any, *, seed: int = 0, outlines: bool = False)
     """A picture of a chain at work: for each image the original, every effect alone, and the whole chain.
 
     An effect alone is applied to every image, whatever its `p`, and draws exactly what it draws in the chain: its name
-    there, the chain's seed and the record's seed say what. A composition is one column. The last column is what
+    there, the chain's seed and the record's seed say what. As draws depend on the image's size, it stands behind those
+    before it that change that, such as `RandomResizedCrop(size=...)`, and its caption names them; pictures of a row may
+    differ in size then. A composition is one column. The last column is what
     `AugmentRecord`, `replay` and batches make of the record, bit for bit. A conversion (`Normalize`, `Cast`) has no
     column of its own; the last is shown as the image that its values stand for.
 
@@ -71,7 +74,8 @@ def preview(chain: Chain, images: Any, *, seed: int = 0, outlines: bool = False)
         row. Images that are padded (`Chain(size=...)`) are cut to their own size first.
       seed: Record number `i`, from 0, draws from `child_seed(np.uint32([seed >> 32, seed % 2**32]), i)`, unless it
         carries a `record_seed`. From 0 to 2**64 - 1.
-      outlines: Draw a line around all that effects cover: of a mask that the same draws fill.
+      outlines: Draw a line around all that effects cover: of a mask that the same draws fill. What `PadCrop` pads with
+        a constant is enclosed, too.
 
     Returns:
       A `matplotlib.figure.Figure`, two inches to a column, which notebooks show; `.savefig(path)` writes it.
@@ -91,13 +95,13 @@ def preview(chain: Chain, images: Any, *, seed: int = 0, outlines: bool = False)
     plot = drawing_module()
     if not isinstance(chain, Chain):
         raise TypeError(f"`chain` must be a Chain: got {type(chain).__name__}. Pass Chain([...], seed=0).")
-    columns = _columns(chain)
     rows = _rows(chain, _records(chain, images), checked_seed(seed))
     if not 0 < len(rows) <= _MOST_ROWS:
         raise ValueError(
             f"`images` must be 1 to {_MOST_ROWS}, of axes {chain.axes!r} each: got {len(rows)}. Pass a few of them,"
             " such as images[:4]."
         )
+    columns = _columns(chain, rows)
     panels = [_panels(plot, chain, column, rows, outlines) for column in columns]
     labels = [row.path if len(chain.images) > 1 else "" for row in rows]
     headings = [plot.Heading(column.name, column.caption) for column in columns]
@@ -116,14 +120,22 @@ def drawing_module() -> Any:
     return drawing
 
 
-def _columns(chain: Chain) -> list[_Column]:
+def _columns(chain: Chain, rows: Sequence[_Row]) -> list[_Column]:
     names = iter(chain.names)
-    named = [_named(effect, names) for effect in chain.effects]
-    alone = [
-        _Column(_shown_name(effect, own), _caption(effect), (dataclasses.replace(own, p=1.0),))
-        for effect, own in zip(chain.effects, named, strict=True)
-        if not isinstance(effect, Conversion)
-    ]
+    sizes = [hwc_shape(row.image.shape, chain.axes)[:2] for row in rows]
+    before: tuple[Effect, ...] = ()  # those that change sizes
+    behind: tuple[str, ...] = ()
+    alone = []
+    for effect in chain.effects:
+        own = _named(effect, names)
+        if isinstance(effect, Conversion):
+            continue
+        name = _shown_name(effect, own)
+        caption = ", ".join([*_caption(effect), *behind])
+        alone.append(_Column(name, caption, (*before, dataclasses.replace(own, p=1.0))))
+        after = [effect.size_of(*size) if isinstance(effect, Geometric) else size for size in sizes]
+        if after != sizes:
+            sizes, before, behind = after, (*before, own), (*behind, f"behind {name}")
     return [_Column("original"), *alone, _Column("whole chain", f"seed={chain.seed}", tuple(chain.effects))]
 
 
@@ -141,12 +153,12 @@ def _shown_name(effect: Effect, named: Effect) -> str:
     return effect.name or "".join((type(effect).__name__, *number))
 
 
-def _caption(effect: Effect) -> str:
+def _caption(effect: Effect) -> list[str]:
     """What else there is to say of it: its class beside a name of its own, what it holds, its settings."""
     own = [type(effect).__name__] if effect.name else []
     held = [part.name or type(part).__name__ for part in effect.effects] if isinstance(effect, Composition) else []
     settings = [each for each in effect.changed() if not each.startswith(("name=", "effects="))]
-    return ", ".join([*own, *held, *settings])
+    return [*own, *held, *settings]
 
 
 def _panels(plot: Any, chain: Chain, column: _Column, rows: Sequence[_Row], outlines: bool) -> "list[drawing.Panel]":

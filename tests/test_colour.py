@@ -14,7 +14,7 @@ from sources import images
 
 import grain_datarax as gdx
 from grain_datarax.colours import turned
-from grain_datarax.images import UNIT
+from grain_datarax.images import UNIT, Scale
 
 NAMES = ("brightness", "contrast", "saturation", "hue")
 ALL = gdx.ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.5)
@@ -136,6 +136,32 @@ def test_settings_of_nothing_change_no_bit(dtype):
         np.testing.assert_array_equal(run(chain(effect), batch), batch["image"])
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value_range"),
+    [("float32", (-1, 1)), ("float32", (0, 255)), ("bfloat16", (-1, 1)), ("int16", (-1024, 3071)), ("float64", None)],
+)
+def test_images_for_which_nothing_is_drawn_keep_their_bits_in_any_range(dtype, value_range):
+    low, high = value_range or (0, 1)
+    with jax.enable_x64(dtype == "float64"):
+        batch = seeded_batch(2)
+        values = low + np.random.default_rng(0).random((2, 8, 6, 3)) * (high - low)
+        batch["image"] = values.astype(jnp.dtype(dtype))
+        grey = {**batch, "image": batch["image"][..., :1]}
+        for effect, given in [
+            (gdx.ColorJitter(), batch),
+            (gdx.ColorJitter(saturation=0.5), grey),
+            (gdx.ColorJitter(saturation=0.5, hue=0.5), grey),
+        ]:
+            result = run(chain(effect, value_range=value_range), given)
+            np.testing.assert_array_equal(result, given["image"], strict=True)
+
+
+def test_images_for_which_nothing_is_drawn_are_clipped_where_the_chain_clips():
+    image = jnp.full((2, 2, 3), 1.5)
+    assert (gdx.ColorJitter().pixels(image, {}, Scale(bounds=(0, 1))) == 1).all()
+    assert (gdx.ColorJitter().pixels(image, {}, Scale()) == 1.5).all()
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("effect", [ALL, gdx.BrightnessContrast()], ids=lambda effect: type(effect).__name__)
 def test_batches_of_1_3_8_and_64_have_the_same_bits(effect, dtype):
@@ -187,17 +213,18 @@ def test_results_lie_in_the_range_and_what_arrives_outside_counts_as_its_end():
 
 @pytest.mark.parametrize("channels", [2, 4])
 def test_other_numbers_of_channels_are_refused(channels):
+    jitter = gdx.ColorJitter(saturation=0.5)
     batch = seeded_batch(2, shape=(16, 12, channels))
     message = (
         rf"`channels` must name red, green and blue for ColorJitter: got {channels} channels .*channels=\(0, 1, 2\)"
     )
     with pytest.raises(ValueError, match=message):
-        run(chain(ALL), batch)
+        run(chain(jitter), batch)
     with pytest.raises(ValueError, match=message):
         gdx.color_jitter(jax.random.key(0), batch["image"][0], brightness=0.5)
     if channels == 4:
-        result = run(chain(ALL, channels=(0, 1, 2)), batch)
-        np.testing.assert_array_equal(result[..., :3], run(chain(ALL), {**batch, "image": batch["image"][..., :3]}))
+        result = run(chain(jitter, channels=(0, 1, 2)), batch)
+        np.testing.assert_array_equal(result[..., :3], run(chain(jitter), {**batch, "image": batch["image"][..., :3]}))
         np.testing.assert_array_equal(result[..., 3], batch["image"][..., 3])
 
 
@@ -210,17 +237,50 @@ def test_padded_images_have_no_mean_to_contrast_with():
 
 def test_pure_functions_are_the_effects():
     key, image = jax.random.key(3), jnp.asarray(images(1, dtype="uint8")[0])
-    result = gdx.color_jitter(key, image, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.5)
+    all_four = {name: getattr(ALL, name) for name in NAMES}
+    result = jax.jit(lambda image: gdx.color_jitter(key, image, **all_four))(image)
     assert (result.dtype, result.shape) == (image.dtype, image.shape)
     assert (result != image).any()
-    flat = gdx.color_jitter(key, image[..., 0], brightness=0.8, contrast=0.8)
-    np.testing.assert_array_equal(flat, gdx.color_jitter(key, image[..., :1], brightness=0.8, contrast=0.8)[..., 0])
+    grey = jax.jit(lambda image: gdx.color_jitter(key, image, brightness=0.8, contrast=0.8))
+    np.testing.assert_array_equal(grey(image[..., 0]), grey(image[..., :1])[..., 0])
     np.testing.assert_array_equal(
         np.asarray(gdx.brightness_contrast(image, brightness=0.2, contrast=0.5)),
         np.clip(np.round(np.asarray(image) * 1.5 + 51), 0, 255),
     )
     with pytest.raises(ValueError, match="`brightness` must be a fraction of full scale"):
         gdx.brightness_contrast(image, brightness=51, contrast=0.0)
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 4, 4, 3), ()])
+def test_pure_functions_take_one_image(shape):
+    image = jnp.zeros(shape)
+    message = r"`image` must be \(H, W\) or \(H, W, C\): got shape .*\. Use jax.vmap for a batch\."
+    with pytest.raises(ValueError, match=message):
+        gdx.color_jitter(jax.random.key(0), image, brightness=0.5)
+    with pytest.raises(ValueError, match=message):
+        gdx.brightness_contrast(image, brightness=0.5, contrast=0.5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"brightness": math.nan}, ValueError, "`brightness` must be finite: got nan"),
+        ({"brightness": "a"}, TypeError, "`brightness` must be a number: got 'a'"),
+        ({"contrast": -7.0}, ValueError, "`contrast` must be from -1 to 1000: got -7.0"),
+        ({"contrast": (0.1, 0.2)}, TypeError, "`contrast` must be a number"),
+    ],
+)
+def test_the_pure_function_keeps_the_rules_of_the_effect(dtype, settings, error, message):
+    with pytest.raises(error, match=message):
+        gdx.brightness_contrast(jnp.zeros((4, 4), dtype), **{"brightness": 0.0, "contrast": 0.0, **settings})
+
+
+def test_brightness_and_contrast_may_be_traced_and_in_image_units():
+    image = jnp.full((2, 2), 100.0)
+    result = jax.jit(lambda number: gdx.brightness_contrast(image, brightness=number, contrast=number / 60))(30.0)
+    np.testing.assert_allclose(result, 180)
+    np.testing.assert_allclose(gdx.brightness_contrast(image, brightness=30, contrast=0.5), 180)
 
 
 @pytest.mark.parametrize(("dtype", "value_range"), [("uint8", None), ("float32", None), ("int16", (-1024, 3071))])
@@ -247,4 +307,5 @@ def test_brightness_and_contrast_work_in_float64():
         result = gdx.brightness_contrast(image, brightness=0.1, contrast=math.pi)
         assert result.dtype == np.float64
         np.testing.assert_allclose(result, image * (1 + math.pi) + 0.1, rtol=1e-15)
-        assert gdx.color_jitter(jax.random.key(0), image, hue=0.5, contrast=0.5).dtype == np.float64
+        jitter = jax.eval_shape(lambda key: gdx.color_jitter(key, image, hue=0.5, contrast=0.5), jax.random.key(0))
+        assert jitter.dtype == np.float64

@@ -86,6 +86,53 @@ def test_an_effect_alone_draws_what_it_draws_in_the_chain_and_the_whole_is_a_rep
         assert (panels[0] != panels[1]).any()
 
 
+def test_an_effect_behind_crops_to_a_size_is_shown_behind_them():
+    crops = [gdx.RandomResizedCrop(size=(32, 32), scale=0.5), gdx.PadCrop(padding=2, size=(20, 32), mode="edge")]
+    patches = gdx.PatchDropout(num_patches=3, patch_size=(4, 5), p=0.5)
+    chain = gdx.Chain([NOISE, *crops, patches, gdx.Cast(scale=True)], seed=3)
+    (image,) = photographs((64, 48, 3))
+    figure = gdx.preview(chain, image, outlines=True)
+    assert titles(figure) == [
+        "original",
+        "GaussianNoise",
+        "RandomResizedCrop",
+        "PadCrop",
+        "PatchDropout",
+        "whole chain",
+    ]
+    panels = shown(figure, 0, 6)
+    assert [panel.shape[:2] for panel in panels] == [(64, 48), (64, 48), (32, 32), (20, 32), (20, 32), (20, 32)]
+    # The chain itself, in which the noise never applies.
+    of_patches = dataclasses.replace(
+        chain,
+        effects=[dataclasses.replace(NOISE, p=0.0), *crops, dataclasses.replace(patches, p=1.0)],
+        masks={"mask": 9},
+        draws="draws",
+    )
+    record = gdx.replay({"image": image, "mask": np.zeros((64, 48), np.uint8)}, record_seed(0), of_patches)
+    np.testing.assert_array_equal(panels[4], in_fractions(record["image"]))
+    np.testing.assert_array_equal(enclosed(figure.axes[4]), record["mask"] == 9)
+    captions = [axes.texts[0].get_text().replace("\n", " ") for axes in figure.axes]
+    assert "behind" not in captions[1] + captions[2]
+    assert captions[4].endswith("behind RandomResizedCrop, behind PadCrop")
+
+
+def test_patches_of_a_size_need_room_behind_the_crop_alone():
+    chain = gdx.Chain([gdx.RandomResizedCrop(size=(32, 32)), gdx.PatchDropout(patch_size=(30, 30))], seed=0)
+    original, _, dropped, whole = shown(gdx.preview(chain, photographs((16, 48, 3))), 0, 4)
+    assert (original.shape, dropped.shape) == ((16, 48, 3), (32, 32, 3))
+    np.testing.assert_array_equal(dropped, whole)
+
+
+def test_a_row_is_as_high_as_its_highest_picture():
+    figure = gdx.preview(
+        gdx.Chain([gdx.PadCrop(padding=8, size=(32, 16))], seed=0), photographs((16, 32, 3), (32, 32, 3))
+    )
+    tops = [axes.get_position().y1 for axes in figure.axes]
+    bottoms = [axes.get_position().y0 for axes in figure.axes]
+    assert min(bottoms[:3]) > max(tops[3:])
+
+
 def test_patches_lie_where_draws_says():
     chain = gdx.Chain([gdx.GaussianNoise(), gdx.PatchDropout(num_patches=3, patch_size=(4, 5), p=0.1)], seed=1)
     figure = gdx.preview(chain, np.full((32, 30, 3), 200, np.uint8), outlines=True)
@@ -397,7 +444,8 @@ def test_pictures_come_in_the_axes_channels_and_values_of_a_chain():
     np.testing.assert_allclose(scaled, picture / 255 * 2 - 1, atol=1e-6)
     assert scaled.dtype == np.float32
     assert as_taken(picture[..., 0], gdx.Chain([gdx.Normalize(mean=[0.5] * 3, std=1)], seed=0)).shape == (224, 224, 3)
-    assert as_taken(picture, gdx.Chain([NOISE], seed=0, value_range=(0, 255))) is not None
+    same = as_taken(picture, gdx.Chain([NOISE], seed=0, value_range=(0, 255)))
+    np.testing.assert_array_equal(same, picture, strict=True)
 
 
 @pytest.fixture
@@ -435,12 +483,19 @@ def test_the_command_writes_what_preview_draws(files):
         ({"image": "missing.png"}, "`IMAGE` must be a picture that Pillow reads: got"),
         ({"image": "text.png"}, "`IMAGE` must be a picture that Pillow reads: got"),
         ({"image": "."}, "`IMAGE` must be a picture that Pillow reads: got"),
+        ({"image": "huge.pgm"}, "exceeds limit of"),
+        ({"image": "damaged.png"}, "broken PNG file"),
+        (
+            {"image": "depth.tiff"},
+            "must be of whole values from 0 to 65535 where it is grey with more than 8 bits: got",
+        ),
         ({"image": "small.png"}, "`patch_size` must fit inside the image: got (8, 8)"),
         ({"chain": "missing.yaml"}, "`--chain` must be a file that can be read: got"),
         ({"chain": "colour.png"}, "`path` must end in one of ['.json', '.yaml', '.yml']"),
         ({"chain": "broken.yaml"}, "`path` must be a file of YAML"),
         ({"chain": "own.json"}, "Classes of your own can't be named to this command"),
-        ({"chain": "list.json"}, "`description` must be a mapping: got list"),
+        ({"chain": "list.json"}, "`description` must be a mapping: got list. Pass what to_dict gave. In "),
+        ({"chain": "number.json"}, "`effects` must be a list: got 3. Pass what to_dict gave. In "),
         ({"out": "out.text"}, "`--output` must end in one of ["),
         ({"out": "nowhere/out.png"}, "No such file or directory"),
     ],
@@ -450,7 +505,13 @@ def test_the_command_ends_with_one_line_where_something_is_wrong(files, capsys, 
     (files / "own.json").write_text('{"version": 1, "seed": 0, "effects": [{"effect": "mine:Blur"}]}')
     (files / "list.json").write_text("[]")
     (files / "broken.yaml").write_text("effects: [\n")
+    (files / "number.json").write_text('{"version": 1, "seed": 0, "effects": 3}')
     Image.new("L", (4, 4)).save(files / "small.png")
+    (files / "huge.pgm").write_bytes(b"P5 20000 18000 255\n")
+    whole = (files / "colour.png").read_bytes()
+    data = whole.index(b"IDAT")
+    (files / "damaged.png").write_bytes(whole[: data - 4] + b"\0\0\0\x09" + whole[data:])  # its length
+    Image.fromarray(np.float32([[0.25, 1.0]])).save(files / "depth.tiff")
     names = {"image": "colour.png", "chain": "chain.yaml", "out": "out.png", **wrong}
     image, chain, out = (str(files / name) for name in names.values())
     with pytest.raises(SystemExit) as ended:
@@ -474,3 +535,19 @@ def test_the_command_reads_images_as_cameras_held_them(tmp_path):
         Image.fromarray(image).convert("L" if mode == "LA" else "RGB").convert(mode).save(tmp_path / "image.png")
         read = read_image(tmp_path / "image.png")
         assert (read.shape, read.dtype) == (shape, np.uint8)
+
+
+def test_the_command_reads_deep_grey_images_as_16_bits(tmp_path):
+    values = np.array([[0, 300, 65535]], np.uint16)
+    (tmp_path / "deep.pgm").write_bytes(b"P5 3 1 65535\n" + values.astype(">u2").tobytes())
+    Image.fromarray(values.astype(np.int32)).save(tmp_path / "wide.tiff")
+    Image.fromarray(values).save(tmp_path / "deep.tiff")
+    for name in ("deep.pgm", "wide.tiff", "deep.tiff"):
+        np.testing.assert_array_equal(read_image(tmp_path / name), values, strict=True)
+
+
+@pytest.mark.parametrize("values", [np.int32([[0, 65536]]), np.int32([[-1, 5]]), np.float32([[0, 0.5, np.nan]])])
+def test_deep_grey_images_of_other_values_are_refused(tmp_path, values):
+    Image.fromarray(values).save(tmp_path / "deep.tiff")
+    with pytest.raises(ValueError, match=r"must be of whole values from 0 to 65535 .*, in '.*deep.tiff'. Draw it in"):
+        read_image(tmp_path / "deep.tiff")

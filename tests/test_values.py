@@ -575,3 +575,34 @@ def test_a_draw_from_a_generator_of_its_own_is_no_second_draw():
     records = source.random_map(gdx.AugmentRecord(chain(gdx.GaussianNoise())), seed=7)
     seeded = records.random_map(gdx.SeedRecords(), seed=8)
     assert gdx.AugmentBatch(chain(gdx.GaussianNoise())).map(seeded.batch(4)[0]).keys() == {"image"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"),
+    [
+        ("uint32", 0, 2**32 - 1),
+        ("uint32", 2**32 - 10, 2**32 - 1),
+        ("int32", -(2**31), 2**31 - 1),
+        ("int32", 2**30 + 1, 2**30 + 9),
+        ("int32", -5, 2**25 + 1),
+    ],
+)
+def test_drawn_fills_of_large_integers_lie_where_they_should(dtype, low, high):
+    # The fraction that is told is met to half a value, or to two bits of float32.
+    batch = {"image": np.full((16, 6, 6, 1), low, dtype), "record_seed": seeds(16)}
+    for effect, fraction, value in [
+        (gdx.PatchDropout(patch_size=(6, 6), fill=(0.1, 0.5), name="a"), "fill", None),
+        (gdx.SaltPepperNoise(salt_prob=1, pepper_prob=0, salt_value=(0.6, 1), name="a"), "salt_value", None),
+        (gdx.SaltPepperNoise(salt_prob=0, pepper_prob=1, pepper_value=(0.1, 0.3), name="a"), "pepper_value", None),
+        (gdx.PatchDropout(patch_size=(6, 6), fill=(1, 1), name="a"), "fill", high),
+        (gdx.PatchDropout(patch_size=(6, 6), fill=(0, 0), name="a"), "fill", low),
+    ]:
+        result = gdx.AugmentBatch(gdx.Chain([effect], seed=0, value_range=(low, high), draws="drawn")).map(batch)
+        got = np.asarray(result["image"]).astype(np.int64)[:, 0, 0, 0]
+        assert result["image"].dtype == dtype
+        assert (np.asarray(result["image"]) == np.asarray(result["image"])[:, :1, :1]).all()
+        assert ((low <= got) & (got <= high)).all()
+        drawn = np.asarray(result["drawn"]["a"][fraction]).astype(np.float64)
+        expected = low + drawn * (high - low) if value is None else value
+        assert np.abs(got - expected).max() <= max(0.5, (high - low) * 2**-22)
+        assert value is None or (got == value).all()

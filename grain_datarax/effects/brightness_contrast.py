@@ -8,8 +8,10 @@ import jax.numpy as jnp
 
 from grain_datarax.effects.effect import PixelEffect
 from grain_datarax.effects.settings import Number, Strength
-from grain_datarax.images import Scale, by_rows, compute_type, own_scale, require_fraction
+from grain_datarax.images import Scale, by_rows, compute_type, own_scale, require_fraction, require_image
 from grain_datarax.random.rounding import rounded
+
+_CONTRAST = Number(-1, 1e3, "be from -1 to 1000")
 
 
 def brightness_contrast(image: jax.Array, *, brightness: float, contrast: float) -> jax.Array:
@@ -19,10 +21,15 @@ def brightness_contrast(image: jax.Array, *, brightness: float, contrast: float)
       image: `(H, W)` or `(H, W, C)`, integer or floating point.
       brightness: What is added: positive is brighter; in image units for a floating-point image, a fraction of full
         scale for an integer one.
-      contrast: By how much values are stretched, about 0: -1 leaves nothing of them, 0 leaves them as they are.
+      contrast: By how much values are stretched, about 0: -1 leaves nothing of them, 0 leaves them as they are. From
+        -1 to 1000.
 
     Returns:
       An image of the same shape and dtype; floating-point values are not clipped.
+
+    Raises:
+      TypeError, ValueError: If a number is none, or out of bounds, or the image has another number of axes. Arrays of
+        JAX, such as traced ones, are not looked at.
 
     Example:
       >>> brightness_contrast(jnp.float32([[0.0, 0.5]]), brightness=0.25, contrast=-0.5)
@@ -30,6 +37,10 @@ def brightness_contrast(image: jax.Array, *, brightness: float, contrast: float)
 
     Source: albumentations, RandomBrightnessContrast with `brightness_by_max=True`, which draws both numbers.
     """
+    require_image(image)
+    for name, value, rule in (("brightness", brightness, Number()), ("contrast", contrast, _CONTRAST)):
+        if not isinstance(value, jax.Array):
+            rule(name, value)
     require_fraction("brightness", brightness, image.dtype, low=-1.0)
     return stretch(image, brightness, contrast, own_scale(image.dtype))
 
@@ -50,7 +61,7 @@ class BrightnessContrast(PixelEffect):
     brightness: Annotated[
         float | tuple[float, float], Strength(Number(-1, 1, "be a fraction of the value range, from -1 to 1"))
     ] = (-0.2, 0.2)
-    contrast: Annotated[float | tuple[float, float], Strength(Number(-1, 1e3, "be from -1 to 1000"))] = (-0.2, 0.2)
+    contrast: Annotated[float | tuple[float, float], Strength(_CONTRAST)] = (-0.2, 0.2)
     same_on_frame: bool = True
 
     by_value = True

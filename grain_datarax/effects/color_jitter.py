@@ -11,7 +11,7 @@ import numpy as np
 from grain_datarax.colours import Planes, blended, grey, interleaved, turned
 from grain_datarax.effects.effect import PixelEffect
 from grain_datarax.effects.settings import Number, OrRange
-from grain_datarax.images import Scale, own_scale
+from grain_datarax.images import Scale, own_scale, require_image
 from grain_datarax.means import exact_mean
 from grain_datarax.random.bits import uniform_levels
 from grain_datarax.random.keys import as_stream_key
@@ -49,10 +49,12 @@ def color_jitter(
       hue: The part is uniform from `-hue` to `hue`, at most 0.5, or in a range. 0 leaves it out.
 
     Returns:
-      An image of the same shape and dtype.
+      An image of the same shape and dtype: the very same where no setting is left for it. `float64` is computed in
+      `float32`.
 
     Raises:
-      ValueError: If a setting is out of bounds, or the image has another number of channels.
+      TypeError, ValueError: If a setting is none, or out of bounds, or the image has another number of axes or
+        channels.
 
     Example:
       >>> color_jitter(jax.random.key(0), jnp.full((1, 1, 3), 100, jnp.uint8), brightness=(2, 2))
@@ -61,6 +63,7 @@ def color_jitter(
     Source: torchvision, v2.ColorJitter. We compute in `float32` throughout; it rounds bytes down after each change.
     """
     jitter = ColorJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
+    require_image(image)
     whole, scale = image[..., None] if image.ndim == 2 else image, own_scale(image.dtype)
     height, width, channels = whole.shape
     if problem := jitter.why_not((height, width, channels), scale, "image"):
@@ -75,7 +78,9 @@ class ColorJitter(PixelEffect):
 
     Draws the factors and the part of the circle of what is not left out, and `order`, `int32 (4,)`: which place
     brightness, contrast, saturation and hue take, where more than one is there. Results lie in the value range also
-    where the chain does not clip. Gradients take the mean of contrast for a constant.
+    where the chain does not clip. An image for which nothing is drawn is left as it is, and clipped if the chain clips:
+    where all is left out, or it is grey with saturation and hue alone. Images of `float64` are computed in `float32`.
+    Gradients take the mean of contrast for a constant.
 
     Attributes:
       brightness: The factor is uniform from `max(0, 1 - brightness)` to `1 + brightness`, or in a range `(low, high)`.
@@ -141,6 +146,10 @@ class ColorJitter(PixelEffect):
         return drawn
 
     def pixels(self, image: jax.Array, drawn: Mapping[str, jax.Array], scale: Scale) -> jax.Array:
+        if image.shape[2] == 1:
+            drawn = {name: number for name, number in drawn.items() if name not in ("saturation", "hue")}
+        if drawn.keys().isdisjoint(_NAMES):
+            return scale.clip(image)
         # Apart from what comes before and behind it, which each channel would otherwise compute for itself.
         image = jax.lax.optimization_barrier(image)
         planes = [image[..., channel] for channel in range(image.shape[2])]
@@ -156,8 +165,6 @@ def jittered(planes: Planes, drawn: Mapping[str, jax.Array]) -> Planes:
     One program for all orders: as contrast and hue cost most, brightness and saturation have steps on both sides of
     them, and change nothing in those that the drawn order does not give them.
     """
-    if len(planes) == 1:
-        drawn = {name: number for name, number in drawn.items() if name not in ("saturation", "hue")}
     place = dict(zip(_NAMES, drawn.get("order", np.zeros(4, np.int32)), strict=True))
     for behind_contrast in (False, True) if "contrast" in drawn else (None,):
         if behind_contrast:

@@ -63,7 +63,7 @@ class Occlusion(PixelEffect):
         each record draws; one for each channel, `(red, green, blue)` (of two channels `((first, second),)`); `"mean"`,
         the image's own, channel by channel, in which floats outside the range count as its ends; `"random"`, a colour
         for each patch, or one for the record where patches are not counted; or `"noise"`, one for each pixel, uniform
-        over the value range.
+        over the value range. What is drawn is as exact as `float32`.
       inverse: Whether what would be covered is kept, and all else is covered; `"random"` is one colour then.
       same_on_channel: Whether all channels lose the same pixels; otherwise each draws its own, and masks, boxes and
         keypoints lose the pixels that no channel of the first image has left.

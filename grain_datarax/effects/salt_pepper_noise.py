@@ -58,7 +58,8 @@ class SaltPepperNoise(Noise):
     Attributes:
       salt_prob: Probability of salt for each value, or a range of it; channels decide independently.
       pepper_prob: Probability of pepper, or a range of it; both together at most 1.
-      salt_value: A fraction of the value range, or a range of it.
+      salt_value: A fraction of the value range, or a range of it, which is as exact as `float32`, also for integers
+        beyond 2**24.
       pepper_value: A fraction of the value range, or a range of it.
 
     Example:
