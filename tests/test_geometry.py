@@ -14,7 +14,7 @@ from sources import images
 
 import grain_datarax as gdx
 from grain_datarax.resampling import nearest, resampled
-from grain_datarax.visibility import BOX_FORMATS, KEYPOINT_FORMATS
+from grain_datarax.visibility import BOX_FORMATS, KEYPOINT_FORMATS, covered_share
 
 HEIGHT, WIDTH = 16, 12
 AXES = ["HW", "HWC", "CHW", "THW", "THWC", "TCHW"]
@@ -258,13 +258,16 @@ def test_cropped_boxes_are_moved_and_clipped_in_their_format(form):
 
 
 def hidden_reference(box, hidden, moved):
-    """The share of a box's pixels that lie outside the image or are hidden in it; and of none if it has none."""
+    """The share of a box that was cut away, by its area, and what is hidden of the pixels in the rest."""
+    if not has_extent(box):
+        return 0.0
     left, top, right, bottom = moved
-    y, x = np.mgrid[-40:80, -40:80] + 0.5
+    y, x = np.mgrid[: hidden.shape[0], : hidden.shape[1]] + 0.5
     inside = (left <= x) & (x < right) & (top <= y) & (y < bottom)
-    seen = np.zeros(inside.shape, bool)
-    seen[40 : 40 + hidden.shape[0], 40 : 40 + hidden.shape[1]] = ~hidden
-    return 1 - (seen & inside).sum() / inside.sum() if inside.any() and has_extent(box) else 0.0
+    share = hidden[inside].mean() if inside.any() else 0.0
+    cut = np.clip(moved, 0, np.tile(hidden.shape[::-1], 2))
+    kept = np.prod(cut[2:] - cut[:2]) / np.prod(moved[2:] - moved[:2])
+    return 1 - kept * (1 - share)
 
 
 @pytest.mark.parametrize("form", ["xyxy", "rel_cxcywh"])
@@ -272,7 +275,8 @@ def hidden_reference(box, hidden, moved):
 def test_what_is_covered_or_cut_away_is_counted_of_the_whole_box(form, size):
     patches = gdx.PatchDropout(num_patches=2, patch_size=(5, 4), fill=1.0)
     crop = gdx.RandomResizedCrop(size=size, scale=(0.3, 1))
-    boxes = np.concatenate([BOXES, [[-4, -4, 3, 3], [9.3, 1.1, 15.2, 8]]])
+    small = [[0.1, 0.2, 0.4, 0.4], [5.6, 7.6, 5.9, 7.9], [11.2, 15.1, 11.4, 15.9]]
+    boxes = np.concatenate([BOXES, [[-4, -4, 3, 3], [9.3, 1.1, 15.2, 8]], small])
     links = chain(patches, gdx.PadCrop(), crop, masks={"mask": 9}, boxes={"boxes": form}, draws="draws")
     data = batch(32, np.zeros((HEIGHT, WIDTH, 3), np.float32), mask=places("HW"), boxes=as_format(boxes, form))
     result = augmented(links, data)
@@ -320,7 +324,19 @@ def test_a_box_outside_has_no_size_and_counts_as_cut_away():
         last = result["boxes"][:, 0, 2:] - (result["boxes"][:, 0, :2] if form.endswith("xyxy") else 0)
         least = 1e-7 if form.startswith("rel_") else 0  # where edges that meet may be off by a rounding
         np.testing.assert_array_equal((last <= least).any(axis=1), gone)
-        np.testing.assert_array_equal(result["boxes_covered"][:, 0] == 1, gone)
+        np.testing.assert_array_equal(result["boxes_covered"][:, 0] > 1 - 1e-6, gone)
+
+
+@every_format
+def test_the_cut_away_share_of_a_box_is_that_of_its_area_however_small_it_is(form):
+    inside = jnp.zeros((4, 8), bool)
+    corners = [[-0.4, 1, -0.1, 2], [8.1, 1, 8.3, 2], [-0.1, 1.6, 0.3, 1.9], [2.6, 3.9, 2.9, 4.3], [-2, -2, 2, 2]]
+    share = covered_share(jnp.asarray(as_format(corners, form, (4, 8))), inside, form, beyond=True)
+    np.testing.assert_allclose(share, [1, 1, 0.25, 0.75, 0.75], atol=1e-5)
+    np.testing.assert_array_equal(share[:2], 1)
+    hidden = inside.at[0, 0].set(True)  # a quarter of the pixels in the quarter that stays
+    share = covered_share(jnp.asarray(as_format(corners, form, (4, 8))), hidden, form, beyond=True)
+    np.testing.assert_allclose(share[-1], 1 - 3 / 16, atol=1e-6)
 
 
 @pytest.mark.parametrize("form", KEYPOINT_FORMATS)
