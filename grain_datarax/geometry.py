@@ -43,11 +43,18 @@ def moved_coordinates(
     return result
 
 
-def clipped(chain: Chain, fields: Fields) -> dict[str, jax.Array]:
-    """The boxes of a batch that has been cropped, clipped to its images."""
+def clipped(chain: Chain, fields: Fields, cropped: jax.Array) -> dict[str, jax.Array]:
+    """The boxes of a batch, clipped to its images in the records that have been cropped, `bool (B,)`."""
     first = fields[chain.images[0]].shape
     size = first[1 + chain.axes.index("H")], first[1 + chain.axes.index("W")]
-    return {path: clipped_boxes(fields[path], form, size) for path, form in chain.box_formats.items()}
+
+    def clip(boxes: jax.Array, cropped: jax.Array, form: str) -> jax.Array:
+        return jnp.where(cropped, clipped_boxes(boxes, form, size), boxes)
+
+    return {
+        path: jax.vmap(functools.partial(clip, form=form))(fields[path], cropped)
+        for path, form in chain.box_formats.items()
+    }
 
 
 def with_size(chain: Chain, shape: Sequence[int], leading: int) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ KEYPOINT_FORMATS = ("xy", "rel_xy")
 
 
 def covered_share(
-    boxes: jax.Array, hidden: jax.Array, form: str, size: Any = None, *, beyond: bool = False
+    boxes: jax.Array, hidden: jax.Array, form: str, size: Any = None, *, beyond: bool | jax.Array = False
 ) -> jax.Array:
     """The share of each box's pixels that are hidden.
 
@@ -28,7 +28,7 @@ def covered_share(
       hidden: Which pixels are hidden, `bool (H, W)`.
       form: One of `BOX_FORMATS`.
       size: The height and the width of the image itself, where it is padded.
-      beyond: Whether what lies outside the image counts as hidden.
+      beyond: Whether what lies outside the image counts as hidden, `bool ()`.
 
     Returns:
       `float32 (...)`, from 0 to 1; 0 for boxes without an extent, and for what holds no pixel's centre.
@@ -53,13 +53,13 @@ def covered_share(
     )
     area = rows.sum(axis=-1) * columns.sum(axis=-1)
     share = jnp.where(area > 0, _count(rows, columns, hidden) / jnp.maximum(area, 1), 0).astype(jnp.float32)
-    if beyond:
+    if beyond is not False:
         down, across = (
             _inside(start, end, 1 if form.startswith("rel_") else length)
             for start, end, length in zip((top, left), (bottom, right), hidden.shape, strict=True)
         )
         cut = jnp.where((bottom > top) & (right > left), 1 - rounded(down * across), 0)
-        share = share + rounded(cut * (1 - share))
+        share = jnp.where(beyond, share + rounded(cut * (1 - share)), share)
     return share
 
 

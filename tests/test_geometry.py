@@ -292,6 +292,29 @@ def test_what_is_covered_or_cut_away_is_counted_of_the_whole_box(form, size):
         assert close.mean() > 0.6  # the others have an edge on a pixel's centre, which rounding may put on either side
 
 
+@pytest.mark.parametrize("frames", [False, True])
+def test_records_that_no_crop_takes_keep_their_boxes_and_what_is_covered_of_them(frames):
+    boxes = np.array([[-3, 2, 5, 9], [20, 20, 30, 30], [10, 1, 13, 4]], np.float32)
+    image = places("THWC" if frames else "HWC", np.float32)
+    data = batch(64, image, boxes=np.repeat(boxes[None], 3, axis=0) if frames else boxes)
+    settings = {
+        "axes": "THWC" if frames else "HWC",
+        "boxes": {"boxes": "xyxy"},
+        "value_range": (0, 4096),
+        "draws": "draws",
+    }
+    patches = gdx.PatchDropout(num_patches=2, patch_size=(5, 4), same_on_frame=True)
+    links = chain(patches, gdx.PadCrop(p=0.3), gdx.OneOf([gdx.RandomResizedCrop(), gdx.HorizontalFlip(p=0)]), **settings)
+    result, without = augmented(links, data), augmented(chain(patches, **settings), data)
+    drawn = result["draws"]
+    taken = drawn["PadCrop"]["applied"] | drawn["RandomResizedCrop"]["applied"]
+    assert 0 < taken.sum() < 64
+    for name in ("image", "boxes", "boxes_covered"):
+        np.testing.assert_array_equal(result[name][~taken], without[name][~taken])
+    assert (result["boxes"][taken][..., [0, 2]] <= WIDTH).all()
+    assert (result["boxes_covered"][taken][..., 1] == 1).all()
+
+
 def test_what_lies_in_the_padding_is_not_seen():
     points = np.array([[-0.5, 3.0], [3.0, 3.0]], np.float32)
     for mode in ("constant", "reflect", "edge"):
