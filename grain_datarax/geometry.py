@@ -12,7 +12,7 @@ from grain_datarax.coordinates import clipped_boxes, moved_boxes, moved_keypoint
 from grain_datarax.effects.effect import Effect
 from grain_datarax.effects.geometric import Geometric
 from grain_datarax.effects.mixing import Mixing
-from grain_datarax.images import is_float
+from grain_datarax.images import integer_limits, is_float
 
 Fields = Mapping[str, jax.Array]
 
@@ -85,12 +85,19 @@ def check_sizes(chain: Chain, size: tuple[int, int], field: str) -> None:
         size, changed = link.size_of(*size), link
 
 
-def check_coordinates(chain: Chain, path: str, dtype: Any) -> None:
-    """Raises `TypeError` unless boxes or keypoints of this type can be moved."""
+def check_coordinates(chain: Chain, path: str, dtype: Any, size: tuple[int, int]) -> None:
+    """Raises `TypeError` unless boxes or keypoints of this type can be moved, of images of this height and width."""
     relative = {**chain.box_formats, **chain.keypoint_formats}[path].startswith("rel_")
     what = "boxes" if path in chain.box_formats else "keypoints"
+    if not chain.geometric or is_float(dtype):
+        return
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise TypeError(
+            f'`{what}` must be integers of at most 32 bits to be moved: got {dtype} for field "{path}". Convert them,'
+            " for example to int32, or enable 64 bits: jax.config.update('jax_enable_x64', True)."
+        )
     for link in chain.geometric:
-        if not is_float(dtype) and (link.scales or (link.crops and relative)):
+        if link.scales or (link.crops and relative):
             raise TypeError(
                 f"`{what}` must be floating point for {type(link).__name__}: got {dtype} for field"
                 f' "{path}". Convert them, for example to float32.'
@@ -100,3 +107,25 @@ def check_coordinates(chain: Chain, path: str, dtype: Any) -> None:
                 f"`{what}` must be signed for {type(link).__name__}, as they may come to lie outside: got {dtype} for"
                 f' field "{path}". Convert them, for example to int32 or float32.'
             )
+    least, most = _reach(chain, (1, 1) if relative else size, what == "keypoints" and not relative)
+    limits = integer_limits(dtype)
+    if not (limits[0] <= least and most <= limits[1]):
+        raise TypeError(
+            f"`{what}` must have a type that holds all places of the image, and where they go, from {least} to {most}:"
+            f' got {dtype} for field "{path}". Convert them, for example to int32 or float32.'
+        )
+
+
+def _reach(chain: Chain, size: tuple[int, int], names_pixels: bool) -> tuple[int, int]:
+    """The least and the greatest integer that any place in an image of this size may become on its way."""
+    spans = [(0, length - names_pixels) for length in size]
+    ends = list(spans)
+    for link in chain.geometric:
+        starts = link.starts(*size)
+        for axis, (low, high) in enumerate(spans):
+            last = size[axis] - names_pixels
+            moved = (low - starts[axis][1], high - starts[axis][0]) if link.crops else (last - high, last - low)
+            spans[axis] = min(low, moved[0]), max(high, moved[1])  # as it may not apply
+        ends += spans
+        size = link.size_of(*size)
+    return min(low for low, _ in ends), max(high for _, high in ends)

@@ -164,7 +164,8 @@ def _check_coordinates(chain: Chain, path: str, field: Any, length: int, image_s
             f' {field.dtype} of shape {shape} for field "{path}". Put the coordinates last, and fill up to as many for'
             " each record."
         )
-    check_coordinates(chain, path, field.dtype)
+    height, width, _ = hwc_shape(image_shape[1:], chain.axes)
+    check_coordinates(chain, path, field.dtype, (height, width))
 
 
 def check_values(chain: Chain, data: Record, seen: set[tuple[str, Any]]) -> None:

@@ -756,6 +756,40 @@ def test_what_does_not_go_together_is_refused(effects, settings, error, message)
         gdx.AugmentBatch(chain(*effects, **settings)).map(batch(boxes=np.ones((3, length), dtype)))
 
 
+FLIP, SHIFT = gdx.HorizontalFlip(p=1), gdx.PadCrop(padding=20)
+
+
+@pytest.mark.parametrize(
+    ("effects", "width", "dtype", "what", "reach"),
+    [
+        ([FLIP], 256, "uint8", "boxes", "0 to 256"),
+        ([FLIP], 257, "uint8", "keypoints", "0 to 256"),
+        ([FLIP], 128, "int8", "boxes", "0 to 128"),
+        ([SHIFT], 108, "int8", "boxes", "-20 to 128"),
+        ([SHIFT, FLIP, dataclasses.replace(SHIFT, name="two")], 88, "int8", "boxes", "-40 to 128"),
+        ([gdx.PadCrop(padding=0, size=(8, 8))], 137, "int8", "boxes", "-129 to 137"),
+    ],
+    ids=str,
+)
+def test_integers_that_may_not_hold_what_they_become_are_refused(effects, width, dtype, what, reach):
+    form, length = {"boxes": ("xyxy", 4), "keypoints": ("xy", 2)}[what]
+    transform = gdx.AugmentBatch(chain(*effects, **{what: {"places": form}}))
+    wide = batch(image=np.zeros((16, width, 1), np.float32), places=np.zeros((3, length), dtype))
+    with pytest.raises(TypeError, match=f"`{what}` must have a type that holds all places .* from {reach}: got {dtype}"):
+        transform.map(wide)
+    less = 10 if reach == "-129 to 137" else 1
+    transform.map({**wide, "image": wide["image"][:, :, less:]})
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_integers_of_64_bits_are_refused_where_they_would_be_cut_off(dtype):
+    data = batch(points=POINTS.astype(dtype))
+    with pytest.raises(TypeError, match="`keypoints` must be integers of at most 32 bits to be moved: got .* or enable"):
+        augmented(chain(FLIP, keypoints={"points": "xy"}), data)
+    still = gdx.AugmentBatch(chain(gdx.GaussianNoise(), keypoints={"points": "xy"}, value_range=(0, 1))).map(data)
+    assert still["points"] is data["points"]
+
+
 def test_partners_are_mixed_before_the_size_changes():
     data = batch(value=np.zeros(3, np.float32))
     data = {**data, "partner": {"image": data["image"]}}

@@ -116,6 +116,12 @@ class PadCrop(Crop):
         sizes = zip(shape, self._sides, self.size_of(shape[0], shape[1]), strict=False)
         return [length + 2 * side - size + 1 for length, side, size in sizes]
 
+    def starts(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        down, across = (
+            (-side, room - 1 - side) for room, side in zip(self._room((height, width)), self._sides, strict=True)
+        )
+        return down, across
+
     def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
         corner = uniform_integers(key, (2,), np.array(self._room(shape))) - np.array(self._sides, np.int32)
         return jnp.concatenate([corner, np.array(self.size_of(*shape[:2]), np.int32)])
