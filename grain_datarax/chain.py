@@ -238,7 +238,7 @@ class Chain:
     @property
     def links(self) -> tuple[Effect, ...]:
         """All effects, each composition before those that it holds."""
-        return tuple(link for effect in self.effects for link in _with_parts(effect))
+        return tuple(link for effect in self.effects for link in with_parts(effect))
 
     @property
     def geometric(self) -> tuple[Geometric, ...]:
@@ -357,9 +357,10 @@ class Chain:
         return picture
 
 
-def _with_parts(effect: Effect) -> list[Effect]:
+def with_parts(effect: Effect) -> list[Effect]:
+    """An effect, and behind it those that it holds, each before its own."""
     parts = effect.effects if isinstance(effect, Composition) else ()
-    return [effect, *(link for part in parts for link in _with_parts(part))]
+    return [effect, *(link for part in parts for link in with_parts(part))]
 
 
 def _drawn_settings(effect: Effect) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from grain_datarax.chain import Chain
+from grain_datarax.chain import Chain, with_parts
 from grain_datarax.coordinates import clipped_boxes, moved_boxes, moved_keypoints
 from grain_datarax.effects.effect import Effect
 from grain_datarax.effects.geometric import Geometric
@@ -69,7 +69,9 @@ def with_size(chain: Chain, shape: Sequence[int], leading: int) -> tuple[int, ..
 def check_sizes(chain: Chain, size: tuple[int, int], field: str) -> None:
     """Raises `ValueError` unless all records of images of this height and width come out with one size."""
     changed: Effect | None = None
-    for link in chain.links:
+    # By place, as one effect may be there twice: in a composition, and by itself.
+    links = [(link, place > 0) for effect in chain.effects for place, link in enumerate(with_parts(effect))]
+    for link, is_part in links:
         if isinstance(link, Mixing) and changed is not None:
             raise ValueError(
                 f"`effects` must mix before {type(changed).__name__} changes the size, as partners have the size of the"
@@ -77,7 +79,7 @@ def check_sizes(chain: Chain, size: tuple[int, int], field: str) -> None:
             )
         if not isinstance(link, Geometric) or link.size_of(*size) == size:
             continue
-        if link.p != 1 or not any(link is effect for effect in chain.effects):
+        if link.p != 1 or is_part:
             raise ValueError(
                 f"`effects` must treat all records where they change the size, as a batch has one: got {link!r} for"
                 f' field "{field}" of {size}. Let it keep the size, or make it an effect of the chain itself, with p=1.'

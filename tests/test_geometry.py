@@ -719,6 +719,12 @@ CROP = gdx.RandomResizedCrop(size=(8, 8))
             ValueError,
             "`effects` must treat all records where they change",
         ),
+        (
+            [gdx.Sequential([CROP], p=0.5), CROP],
+            {},
+            ValueError,
+            "`effects` must treat all records where they change",
+        ),
         ([CROP, gdx.PatchDropout(patch_size=(9, 4))], {}, ValueError, r"`patch_size` must fit inside .*\(8, 8, 4\)"),
         ([CROP, gdx.PadCrop(size=(17, 8))], {}, ValueError, r"`size` must fit inside the padded image: .*\(8, 8, 4\)"),
         (
