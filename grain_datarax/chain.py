@@ -66,14 +66,15 @@ class Chain:
       boxes: Fields of boxes `(N, 4)`, behind the frames if there are any, and the format of each, one of `"xyxy"`,
         `"xywh"`, `"cxcywh"` in pixels, or behind `"rel_"` in fractions of width and height. Geometric effects move
         them, and clip them to the image where they crop: one outside has a width or a height of 0 then. The share of
-        each that effects have covered or cut away comes out as a field, `float32 (N,)`, `"..._covered"`.
+        each that effects have covered or cut away comes out as a field, `float32 (N,)`, `"..._covered"`. Boxes that
+        are moved keep their type, but `float64` becomes `float32` without x64.
       labels: Fields of labels that `MixUp` and `CutMix` mix, floating point, such as one-hot.
       partner: The field that holds a record's partner, for these: a mapping with the same images, masks and labels.
       draws: A field to write what each record drew, by the names of the effects (`_` for each dot): whether each was
         `applied`, its strengths, its positions; see `grain_datarax.draws`. None writes none.
       keypoints: Fields of keypoints `(..., 2)` and their format, `"xy"` or `"rel_xy"`; integers name pixels. Geometric
-        effects move them; whether each lies inside the image and is not covered comes out as `bool (...)`,
-        `"..._visible"`.
+        effects move them, types as for boxes; whether each lies inside the image and is not covered comes out as
+        `bool (...)`, `"..._visible"`.
       size: The field with the height and width, integers `(2,)`, of each record's images before they were padded at the
         bottom and the right, as for a batch of many sizes. Records draw and are treated as they are without padding,
         which keeps its values, but for conversions. Sizes in NumPy are checked. None: images are not padded.

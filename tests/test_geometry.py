@@ -19,6 +19,7 @@ from grain_datarax.visibility import BOX_FORMATS, KEYPOINT_FORMATS, covered_shar
 HEIGHT, WIDTH = 16, 12
 AXES = ["HW", "HWC", "CHW", "THW", "THWC", "TCHW"]
 SIZES = {"T": 3, "C": 4, "H": HEIGHT, "W": WIDTH}
+FLIP, SHIFT = gdx.HorizontalFlip(p=1), gdx.PadCrop(padding=20)
 BOXES = np.array([[0, 0, 12, 16], [2, 3, 7, 9], [1, 5, 2, 6], [8, 11, 12, 16], [0, 0, 0, 0], [5, 5, 2, 2]])
 POINTS = np.array([[0, 0], [11, 15], [5, 7], [3, 2]])
 FLIPS = {
@@ -626,6 +627,21 @@ def test_the_spec_is_that_of_what_comes_out():
     assert result["flat"].shape == (8, 8, 6)
 
 
+def test_the_spec_of_coordinates_in_float64_is_what_comes_out_with_and_without_x64():
+    links = chain(FLIP, gdx.PadCrop(), boxes={"boxes": "xyxy"}, keypoints={"points": "xy"}, draws="draws")
+    data = batch(boxes=BOXES.astype(np.float64), points=POINTS.astype(np.int32))
+    spec = grain.experimental.ShapeDtypeStruct
+    given = jax.tree.map(lambda field: spec(shape=field.shape, dtype=field.dtype), data)
+    for x64 in (False, True):
+        with jax.enable_x64(x64):
+            told = gdx.AugmentBatch(links).output_spec(given)
+            result = augmented(links, data)
+        assert told["boxes"].dtype == result["boxes"].dtype == (np.float64 if x64 else np.float32)
+        assert told["points"].dtype == result["points"].dtype == np.int32
+    still = gdx.AugmentBatch(chain(gdx.PatchDropout(), boxes={"boxes": "xyxy"}, draws="draws")).output_spec(given)
+    assert still["boxes"].dtype == np.float64
+
+
 def test_records_of_many_sizes_are_cropped_one_by_one():
     links = chain(gdx.HorizontalFlip(), gdx.RandomResizedCrop(size=(8, 8)), masks={"mask": 0})
     augment = gdx.AugmentRecord(links)
@@ -760,9 +776,6 @@ def test_what_does_not_go_together_is_refused(effects, settings, error, message)
     length = 2 if "keypoints" in settings else 4
     with pytest.raises(error, match=message):
         gdx.AugmentBatch(chain(*effects, **settings)).map(batch(boxes=np.ones((3, length), dtype)))
-
-
-FLIP, SHIFT = gdx.HorizontalFlip(p=1), gdx.PadCrop(padding=20)
 
 
 @pytest.mark.parametrize(
