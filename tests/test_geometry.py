@@ -809,6 +809,24 @@ def test_integers_of_64_bits_are_refused_where_they_would_be_cut_off(dtype):
     assert still["points"] is data["points"]
 
 
+def test_lengths_whose_places_would_overflow_are_refused():
+    crop, spec = gdx.RandomResizedCrop(size=(20_000, 8)), jax.ShapeDtypeStruct
+    with pytest.raises(ValueError, match="`size` must be smaller .* the product of the two below .* Use a smaller one"):
+        augmented(chain(crop), batch(1, np.zeros((70_000, 1, 1), np.float32)))
+    with pytest.raises(ValueError, match="`size` must be smaller"):
+        jax.eval_shape(gdx.random_resized_crop, jax.random.key(0), spec((40_000, 1), np.float32))
+    for shape in ((50_000, 8), (2**15 - 1, 8)):  # the longest that fit
+        jax.eval_shape(
+            lambda key, image: gdx.random_resized_crop(key, image, size=(min(20_000, len(image)), 8)),
+            jax.random.key(0),
+            spec(shape, np.float32),
+        )
+    for padding in (2**30, (4, 2**15 + 1)):
+        with pytest.raises(ValueError, match="`padding` must be at most 32768: got .* Pass a smaller number"):
+            gdx.PadCrop(padding=padding)
+    assert gdx.PadCrop(padding=2**15).padding == 2**15
+
+
 def test_partners_are_mixed_before_the_size_changes():
     data = batch(value=np.zeros(3, np.float32))
     data = {**data, "partner": {"image": data["image"]}}

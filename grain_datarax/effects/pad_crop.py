@@ -61,12 +61,16 @@ def pad_crop(
 class Padding(Rule):
     """Pixels on each side, or on those above and below, and on those left and right."""
 
+    # So that places fit into int32.
+    most = 2**15
+
     def __call__(self, name: str, value: Any) -> int | tuple[int, int]:
-        if not isinstance(value, list | tuple):
-            return Integer(least=0)(name, value)
-        if len(value) != 2:
+        if isinstance(value, list | tuple) and len(value) != 2:
             raise ValueError(f"`{name}` must be an integer or two: got {value!r}. Pass one, or (height, width).")
-        height, width = (Integer(least=0)(name, side) for side in value)
+        sides = value if isinstance(value, list | tuple) else (value, value)
+        height, width = (Integer(least=0)(name, side) for side in sides)
+        if max(height, width) > self.most:
+            raise ValueError(f"`{name}` must be at most {self.most}: got {value!r}. Pass a smaller number.")
         return height if height == width else (height, width)
 
 
