@@ -317,8 +317,10 @@ def layout_hint(shape: Sequence[int]) -> str:
 
 @functools.cache
 def warn_of_layout(shape: tuple[int, ...], field: str) -> None:
-    """Says once that patches cut across what look like channels or frames, if they do."""
+    """Says once that patches, or moves, cut across what look like channels or frames, if they do."""
     if hint := layout_hint(shape):
         warnings.warn(
-            f'`image` should be (H, W, C): patches are cut from axes 0 and 1 of field "{field}".{hint}', stacklevel=2
+            "`image` should be (H, W, C): patches are cut from axes 0 and 1, and pixels move along them, of field"
+            f' "{field}".{hint}',
+            stacklevel=2,
         )
