@@ -860,7 +860,26 @@ def test_a_loader_gives_batches_of_the_size_that_comes_out():
             np.testing.assert_array_equal(one[name][: len(other[name])], other[name])
 
 
-@pytest.mark.parametrize("axis_type", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit], ids=str)
+every_axis_type = pytest.mark.parametrize(
+    "axis_type", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit], ids=str
+)
+
+
+@every_axis_type
+@pytest.mark.parametrize("spec", [jax.P("data", "model"), jax.P(None, "model"), jax.P("data"), jax.P()], ids=str)
+def test_images_whose_height_is_spread_are_moved_by_devices_that_hold_them_whole(axis_type, spec):
+    links = chain(gdx.HorizontalFlip(), gdx.RandomResizedCrop(size=(9, 7)), masks={"mask": 0}, boxes={"boxes": "xywh"})
+    data = batch(mask=places("HW"), boxes=as_format(BOXES, "xywh"))
+    expected = augmented(links, data)
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(axis_type,) * 2)
+    rows = {"mask": spec, "image": spec, "boxes": jax.P(*spec[:1]), "record_seed": jax.P()}
+    spread = {name: jax.device_put(field, jax.NamedSharding(mesh, rows[name])) for name, field in data.items()}
+    jax.tree.map(np.testing.assert_array_equal, augmented(links, spread), expected)
+    compiled = jax.jit(lambda data: gdx.augment(links, data))(spread)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(compiled), expected)
+
+
+@every_axis_type
 def test_devices_move_what_belongs_to_their_own_records(axis_type):
     fields = {"masks": {"mask": 0}, "boxes": {"boxes": "xywh"}, "keypoints": {"points": "rel_xy"}}
     links = chain(gdx.HorizontalFlip(), gdx.RandomResizedCrop(size=(9, 7)), **fields)
