@@ -72,7 +72,8 @@ class Chain:
       partner: The field that holds a record's partner, for these: a mapping with the same images, masks and labels.
       draws: A field to write what each record drew, by the names of the effects (`_` for each dot): whether each was
         `applied`, its strengths, its positions; see `grain_datarax.draws`. None writes none.
-      keypoints: Fields of keypoints `(..., 2)` and their format, `"xy"` or `"rel_xy"`; integers name pixels. Geometric
+      keypoints: Fields of keypoints `(..., 2)` and their format, `"xy"` or `"rel_xy"`; integers name pixels. Floats are
+        continuous, and a pixel spans [i, i + 1): add 0.5 to indices of pixels that are held as floats. Geometric
         effects move them, types as for boxes; whether each lies inside the image and is not covered comes out as
         `bool (...)`, `"..._visible"`.
       size: The field with the height and width, integers `(2,)`, of each record's images before they were padded at the

@@ -179,7 +179,7 @@ def test_pad_crop_is_a_crop_of_a_padded_image(axes, mode, size):
     flat = axes.replace("C", "")
     data = batch(image=places(axes), mask=places(axes), flat=places(flat, np.uint16))
     links = chain(
-        gdx.PadCrop(padding=(5, 3), size=size, mode=mode, fill=0.25),
+        gdx.PadCrop(padding=(5, 3), size=size, mode=mode, fill=0.25 if mode == "constant" else 0.0),
         axes=axes,
         value_range=(0, 4096),
         masks={"mask": 7, "flat": 255},
@@ -835,6 +835,15 @@ def test_partners_are_mixed_before_the_size_changes():
     assert run(chain(gdx.HorizontalFlip(), gdx.CutMix(), **settings), data).shape == data["image"].shape
     with pytest.raises(ValueError, match="`effects` must mix before RandomResizedCrop changes the size.*Put it first"):
         run(chain(CROP, gdx.MixUp(), **settings), data)
+
+
+def test_a_fill_that_nothing_is_padded_with_is_refused():
+    message = '`fill` must be left out where nothing is padded with it: got .* for mode="edge". Leave it out, or use'
+    for fill in (0.5, (0.0, 1.0)):
+        with pytest.raises(ValueError, match=message):
+            gdx.PadCrop(mode="edge", fill=fill)
+    with pytest.raises(ValueError, match=message):
+        gdx.pad_crop(jax.random.key(0), jnp.ones((4, 4)), padding=1, mode="edge", fill=0.5)
 
 
 def test_masks_say_what_they_are_in_a_constant_padding():

@@ -21,19 +21,19 @@ def pad_crop(
     image: jax.Array,
     *,
     padding: int | tuple[int, int],
-    size: tuple[int, int] | None = None,
     mode: Literal["constant", "reflect", "edge"] = "constant",
     fill: float = 0.0,
+    size: tuple[int, int] | None = None,
 ) -> jax.Array:
     """Pads an image on all sides and cuts a rectangle out at a random place: a random shift.
 
     Args:
       key: One PRNG key; the same key gives the same place.
       image: `(H, W)` or `(H, W, C)`, integer or floating point.
-      padding: How many pixels come on each side, or above and below, and left and right.
-      size: Height and width of the rectangle, at most the padded image's; None: the image's.
+      padding: How many pixels come on each side, or above and below, and left and right; at most 2**15.
       mode: What they are: `"constant"`, `"reflect"`, the image mirrored at its outermost pixels, or `"edge"`, these.
       fill: The constant; in image units for a floating-point image, a fraction of full scale for an integer one.
+      size: Height and width of the rectangle, at most the padded image's; None: the image's.
 
     Returns:
       An image of this size and the same dtype; its values are not computed with.
@@ -48,6 +48,7 @@ def pad_crop(
     Source: He et al., CVPR 2016: 4 pixels of zeros for images of 32 x 32. The top-left corner is uniform over all
     places at which the rectangle lies inside the padded image.
     """
+    _require_constant(fill, mode)
     require_fraction("fill", fill, image.dtype)
     crop = PadCrop(padding=padding, size=size, mode=mode)
     shape = image.shape[0], image.shape[1], 1
@@ -56,6 +57,15 @@ def pad_crop(
     value = own_scale(image.dtype).value(fill, image.dtype)
     result = crop.moved(jnp.atleast_3d(image), crop.draw(as_stream_key(key), shape), value)
     return result.reshape(*result.shape[:2], *image.shape[2:])
+
+
+def _require_constant(fill: Any, mode: str) -> None:
+    """Raises `ValueError` if a constant is given that nothing is padded with."""
+    if fill != 0.0 and mode != "constant":
+        raise ValueError(
+            f'`fill` must be left out where nothing is padded with it: got {fill!r} for mode="{mode}". Leave it out, or'
+            ' use mode="constant".'
+        )
 
 
 class Padding(Rule):
@@ -76,13 +86,12 @@ class Padding(Rule):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PadCrop(Crop):
-    """Pads on all sides and crops at a random place; see `pad_crop`. The box that it draws may begin above 0.
+    """Pads on all sides and crops at a random place; see `pad_crop`. The box that it draws may begin at negative places.
 
     Attributes:
       padding: Pixels on each side, or (height, width): those above and below, and those left and right.
-      size: The height and the width of what comes out; None: those of the image. Masks have to say what they are in a
-        constant padding.
-      mode: `"constant"`, `"reflect"`, or `"edge"`.
+      size: The height and the width of what comes out; None: those of the image.
+      mode: `"constant"`, `"reflect"`, or `"edge"`. Masks have to say what they are in a constant padding.
       fill: What a constant padding is, a fraction of the value range, or a range of it for each record.
 
     Example:
@@ -93,6 +102,10 @@ class PadCrop(Crop):
     padding: Annotated[int | tuple[int, int], Padding()] = 4
     mode: Literal["constant", "reflect", "edge"] = "constant"
     fill: Fraction = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_constant(self.fill, self.mode)
 
     @property
     def pads(self) -> bool:
