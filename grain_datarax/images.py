@@ -212,6 +212,16 @@ def integer_limits(dtype: jax.typing.DTypeLike) -> tuple[int, int]:
     return (0, 1) if jnp.dtype(dtype) == jnp.bool_ else (int(jnp.iinfo(dtype).min), int(jnp.iinfo(dtype).max))
 
 
+def require_image(image: Any) -> None:
+    """Raises `ValueError` unless this is one image, `(H, W)` or `(H, W, C)`, with at least one pixel."""
+    shape = tuple(np.shape(image))
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise ValueError(
+            f"`image` must be one image, (H, W) or (H, W, C), with at least one pixel: got shape {shape}. Use jax.vmap"
+            " for a batch, or Chain."
+        )
+
+
 def require_image_type(dtype: Any, field: str) -> None:
     """Raises `TypeError` unless JAX can hold images of this type: 8 to 32 bits, 16 or 32 for floats, native order."""
     dtype = np.dtype(dtype)

@@ -165,6 +165,21 @@ def test_functions_do_what_their_effects_do():
         gdx.pad_crop(key, image.astype(jnp.uint8), padding=1, fill=255)
 
 
+@pytest.mark.parametrize("shape", [(7,), (5, 16, 12, 3), (0, 12), ()], ids=str)
+def test_functions_refuse_what_is_not_one_image(shape):
+    image, key = np.zeros(shape, np.float32), jax.random.key(0)
+    for function in (
+        gdx.horizontal_flip,
+        gdx.vertical_flip,
+        lambda image: gdx.pad_crop(key, image, padding=1),
+        lambda image: gdx.random_resized_crop(key, image),
+    ):
+        with pytest.raises(ValueError, match=r"`image` must be one image, \(H, W\) or .* got shape .* Use jax.vmap"):
+            function(image)
+    with pytest.raises(TypeError, match="`fill` must be a number"):
+        gdx.pad_crop(key, np.zeros((4, 4), np.float32), padding=1, fill="a")
+
+
 # Padding and cropping
 
 

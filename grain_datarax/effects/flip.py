@@ -8,6 +8,7 @@ import jax
 from grain_datarax.coordinates import Motion
 from grain_datarax.effects.geometric import Geometric
 from grain_datarax.effects.settings import Probability
+from grain_datarax.images import require_image
 
 
 def horizontal_flip(image: jax.Array) -> jax.Array:
@@ -19,11 +20,15 @@ def horizontal_flip(image: jax.Array) -> jax.Array:
     Returns:
       An image of the same shape and dtype, with the same values.
 
+    Raises:
+      ValueError: If it is not one image.
+
     Example:
       >>> import jax.numpy as jnp
       >>> horizontal_flip(jnp.array([[1, 2, 3]])).tolist()
       [[3, 2, 1]]
     """
+    require_image(image)
     return jax.lax.rev(image, (1,))
 
 
@@ -36,11 +41,15 @@ def vertical_flip(image: jax.Array) -> jax.Array:
     Returns:
       An image of the same shape and dtype, with the same values.
 
+    Raises:
+      ValueError: If it is not one image.
+
     Example:
       >>> import jax.numpy as jnp
       >>> vertical_flip(jnp.array([[1], [2], [3]])).tolist()
       [[3], [2], [1]]
     """
+    require_image(image)
     return jax.lax.rev(image, (0,))
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from grain_datarax.effects.geometric import Crop
-from grain_datarax.effects.settings import Fraction, Integer, Rule
-from grain_datarax.images import Scale, own_scale, require_fraction
+from grain_datarax.effects.settings import Fraction, Integer, Number, Rule
+from grain_datarax.images import Scale, own_scale, require_fraction, require_image
 from grain_datarax.random.bits import uniform_integers
 from grain_datarax.random.keys import as_stream_key
 from grain_datarax.resampling import pixels_at
@@ -48,9 +48,10 @@ def pad_crop(
     Source: He et al., CVPR 2016: 4 pixels of zeros for images of 32 x 32. The top-left corner is uniform over all
     places at which the rectangle lies inside the padded image.
     """
+    crop, fill = PadCrop(padding=padding, size=size, mode=mode), Number()("fill", fill)
+    require_image(image)
     _require_constant(fill, mode)
     require_fraction("fill", fill, image.dtype)
-    crop = PadCrop(padding=padding, size=size, mode=mode)
     shape = image.shape[0], image.shape[1], 1
     if problem := crop.why_not(shape, own_scale(image.dtype), "image"):
         raise ValueError(problem)

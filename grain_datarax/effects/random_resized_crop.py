@@ -9,7 +9,7 @@ import numpy as np
 
 from grain_datarax.effects.geometric import Crop
 from grain_datarax.effects.settings import Number, OrRange, ends
-from grain_datarax.images import Scale, own_scale
+from grain_datarax.images import Scale, own_scale, require_image
 from grain_datarax.random.bits import uniform_integers, uniform_levels
 from grain_datarax.random.keys import as_stream_key
 from grain_datarax.random.powers import exp2
@@ -50,6 +50,7 @@ def random_resized_crop(
     uniform place; if none fits, the largest in the middle whose ratio is within the range.
     """
     crop = RandomResizedCrop(size=size, scale=scale, ratio=ratio)
+    require_image(image)
     shape = image.shape[0], image.shape[1], 1
     if problem := crop.why_not(shape, own_scale(image.dtype), "image"):
         raise ValueError(problem)
