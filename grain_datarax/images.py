@@ -75,8 +75,7 @@ class Scale:
         """Turns fractions into an image of this type: see `to_image`."""
         values = fractions.astype(compute_type(dtype))
         if (self.low, self.high) != (0, 1):
-            product = values * self.width
-            values = (rounded(product) if product.dtype == jnp.float32 else product) + self.low
+            values = rounded(values * self.width) + self.low
         return self.to_image(values, dtype)
 
     def to_image(self, values: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
