@@ -50,7 +50,8 @@ def moved_boxes(boxes: jax.Array, form: str, down: Motion, across: Motion) -> ja
             parts.append((_moved(start, origin, factor), _moved(end, origin, factor)))
         else:
             start = first + second if turned and not form.endswith("cxcywh") else first
-            parts.append((_moved(start, origin, factor), second if isinstance(factor, int) else rounded(second * factor)))
+            extent = second if isinstance(factor, int) else rounded(second * factor)
+            parts.append((_moved(start, origin, factor), extent))
     moved = jnp.stack([parts[0][0], parts[1][0], parts[0][1], parts[1][1]], axis=-1).astype(boxes.dtype)
     return jnp.where(_has_extent(boxes, form)[..., None], moved, boxes)
 

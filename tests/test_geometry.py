@@ -321,7 +321,9 @@ def test_records_that_no_crop_takes_keep_their_boxes_and_what_is_covered_of_them
         "draws": "draws",
     }
     patches = gdx.PatchDropout(num_patches=2, patch_size=(5, 4), same_on_frame=True)
-    links = chain(patches, gdx.PadCrop(p=0.3), gdx.OneOf([gdx.RandomResizedCrop(), gdx.HorizontalFlip(p=0)]), **settings)
+    links = chain(
+        patches, gdx.PadCrop(p=0.3), gdx.OneOf([gdx.RandomResizedCrop(), gdx.HorizontalFlip(p=0)]), **settings
+    )
     result, without = augmented(links, data), augmented(chain(patches, **settings), data)
     drawn = result["draws"]
     taken = drawn["PadCrop"]["applied"] | drawn["RandomResizedCrop"]["applied"]
@@ -813,7 +815,9 @@ def test_integers_that_may_not_hold_what_they_become_are_refused(effects, width,
     form, length = {"boxes": ("xyxy", 4), "keypoints": ("xy", 2)}[what]
     transform = gdx.AugmentBatch(chain(*effects, **{what: {"places": form}}))
     wide = batch(image=np.zeros((16, width, 1), np.float32), places=np.zeros((3, length), dtype))
-    with pytest.raises(TypeError, match=f"`{what}` must have a type that holds all places .* from {reach}: got {dtype}"):
+    with pytest.raises(
+        TypeError, match=f"`{what}` must have a type that holds all places .* from {reach}: got {dtype}"
+    ):
         transform.map(wide)
     less = 10 if reach == "-129 to 137" else 1
     transform.map({**wide, "image": wide["image"][:, :, less:]})
@@ -822,7 +826,9 @@ def test_integers_that_may_not_hold_what_they_become_are_refused(effects, width,
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64])
 def test_integers_of_64_bits_are_refused_where_they_would_be_cut_off(dtype):
     data = batch(points=POINTS.astype(dtype))
-    with pytest.raises(TypeError, match="`keypoints` must be integers of at most 32 bits to be moved: got .* or enable"):
+    with pytest.raises(
+        TypeError, match="`keypoints` must be integers of at most 32 bits to be moved: got .* or enable"
+    ):
         augmented(chain(FLIP, keypoints={"points": "xy"}), data)
     still = gdx.AugmentBatch(chain(gdx.GaussianNoise(), keypoints={"points": "xy"}, value_range=(0, 1))).map(data)
     assert still["points"] is data["points"]

@@ -87,7 +87,7 @@ class HorizontalFlip(Flip):
     """Mirrors left to right; see `horizontal_flip`. Draws nothing.
 
     Attributes:
-      p: The probability, for each record, that it is flipped; 0.5 also inside a `OneOf`: pass 1 to flip all that it takes.
+      p: The probability, for each record, that it is flipped; 0.5 also inside a `OneOf`, where 1 flips all taken.
 
     Example:
       >>> HorizontalFlip(), HorizontalFlip(p=1)
@@ -102,7 +102,7 @@ class VerticalFlip(Flip):
     """Mirrors top to bottom; see `vertical_flip`. Draws nothing.
 
     Attributes:
-      p: The probability, for each record, that it is flipped; 0.5 also inside a `OneOf`: pass 1 to flip all that it takes.
+      p: The probability, for each record, that it is flipped; 0.5 also inside a `OneOf`, where 1 flips all taken.
 
     Example:
       >>> VerticalFlip(p=0.1)

@@ -51,7 +51,7 @@ class Geometric(PixelEffect):
         return height, width
 
     def starts(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The first and the last row, and column, of an image of this size that may come to lie at 0, where it crops."""
+        """The first and last row, and column, of an image of this size that may come to lie at 0, where it crops."""
         del height, width
         return (0, 0), (0, 0)
 

@@ -87,7 +87,7 @@ class Padding(Rule):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PadCrop(Crop):
-    """Pads on all sides and crops at a random place; see `pad_crop`. The box that it draws may begin at negative places.
+    """Pads on all sides and crops at a random place; see `pad_crop`. Its box may begin at negative places.
 
     Attributes:
       padding: Pixels on each side, or (height, width): those above and below, and those left and right.
