@@ -66,14 +66,16 @@ class Chain:
       boxes: Fields of boxes `(N, 4)`, behind the frames if there are any, and the format of each, one of `"xyxy"`,
         `"xywh"`, `"cxcywh"` in pixels, or behind `"rel_"` in fractions of width and height. Geometric effects move
         them, and clip them to the image where they crop: one outside has a width or a height of 0 then. The share of
-        each that effects have covered or cut away comes out as a field, `float32 (N,)`, `"..._covered"`.
+        each that effects have covered or cut away comes out as a field, `float32 (N,)`, `"..._covered"`. Boxes that
+        are moved keep their type, but `float64` becomes `float32` without x64.
       labels: Fields of labels that `MixUp` and `CutMix` mix, floating point, such as one-hot.
       partner: The field that holds a record's partner, for these: a mapping with the same images, masks and labels.
       draws: A field to write what each record drew, by the names of the effects (`_` for each dot): whether each was
         `applied`, its strengths, its positions; see `grain_datarax.draws`. None writes none.
-      keypoints: Fields of keypoints `(..., 2)` and their format, `"xy"` or `"rel_xy"`; integers name pixels. Geometric
-        effects move them; whether each lies inside the image and is not covered comes out as `bool (...)`,
-        `"..._visible"`.
+      keypoints: Fields of keypoints `(..., 2)` and their format, `"xy"` or `"rel_xy"`; integers name pixels. Floats are
+        continuous, and a pixel spans [i, i + 1): add 0.5 to indices of pixels that are held as floats. Geometric
+        effects move them, types as for boxes; whether each lies inside the image and is not covered comes out as
+        `bool (...)`, `"..._visible"`.
       size: The field with the height and width, integers `(2,)`, of each record's images before they were padded at the
         bottom and the right, as for a batch of many sizes. Records draw and are treated as they are without padding,
         which keeps its values, but for conversions. Sizes in NumPy are checked. None: images are not padded.
@@ -238,7 +240,7 @@ class Chain:
     @property
     def links(self) -> tuple[Effect, ...]:
         """All effects, each composition before those that it holds."""
-        return tuple(link for effect in self.effects for link in _with_parts(effect))
+        return tuple(link for effect in self.effects for link in with_parts(effect))
 
     @property
     def geometric(self) -> tuple[Geometric, ...]:
@@ -357,9 +359,10 @@ class Chain:
         return picture
 
 
-def _with_parts(effect: Effect) -> list[Effect]:
+def with_parts(effect: Effect) -> list[Effect]:
+    """An effect, and behind it those that it holds, each before its own."""
     parts = effect.effects if isinstance(effect, Composition) else ()
-    return [effect, *(link for part in parts for link in _with_parts(part))]
+    return [effect, *(link for part in parts for link in with_parts(part))]
 
 
 def _drawn_settings(effect: Effect) -> tuple[str, ...]:

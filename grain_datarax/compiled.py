@@ -172,6 +172,8 @@ class CompiledChain(Launcher):
         shape, is_image = tuple(field.shape), path in self.chain.images
         if self._moves and (is_image or path in self.chain.fills):
             shape = with_size(self.chain, shape, leading)
+        if self._moves and path in self.chain.seen:
+            return shape, jax.dtypes.canonicalize_dtype(field.dtype)  # without x64 JAX has none of 64 bits
         return shape, self.chain.output_type(field.dtype) if is_image else field.dtype
 
     def require_treatable(self, data: Record) -> dict[str, Any]:
@@ -200,7 +202,7 @@ class CompiledChain(Launcher):
     def output_spec(self, spec: Record) -> Record:
         result = spec
         leading = len(get_field(spec, self.chain.images[0]).shape) - len(self.chain.axes)
-        for path in (*self.chain.images, *self.chain.filled):
+        for path in (*self.chain.images, *self.chain.filled, *(self.chain.seen if self._moves else ())):
             given = get_field(spec, path)
             shape, dtype = self._output(path, given, leading)
             if (shape, dtype) != (tuple(given.shape), given.dtype):
@@ -217,7 +219,9 @@ class CompiledChain(Launcher):
         is_record = len(first.shape) == len(self.chain.axes)
         given = {path: get_field(spec, path) for path in self._needs}
         fields = {
-            path: jax.ShapeDtypeStruct((1, *field.shape) if is_record else tuple(field.shape), field.dtype)
+            path: jax.ShapeDtypeStruct(
+                (1, *field.shape) if is_record else tuple(field.shape), jax.dtypes.canonicalize_dtype(field.dtype)
+            )
             for path, field in given.items()
         }
         seeds = jax.ShapeDtypeStruct((fields[self.chain.images[0]].shape[0], 2), np.uint32)

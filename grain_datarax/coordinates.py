@@ -50,7 +50,8 @@ def moved_boxes(boxes: jax.Array, form: str, down: Motion, across: Motion) -> ja
             parts.append((_moved(start, origin, factor), _moved(end, origin, factor)))
         else:
             start = first + second if turned and not form.endswith("cxcywh") else first
-            parts.append((_moved(start, origin, factor), second if isinstance(factor, int) else _times(second, factor)))
+            extent = second if isinstance(factor, int) else rounded(second * factor)
+            parts.append((_moved(start, origin, factor), extent))
     moved = jnp.stack([parts[0][0], parts[1][0], parts[0][1], parts[1][1]], axis=-1).astype(boxes.dtype)
     return jnp.where(_has_extent(boxes, form)[..., None], moved, boxes)
 
@@ -138,12 +139,7 @@ def _moved(places: jax.Array, origin: Any, factor: Any) -> jax.Array:
     if isinstance(factor, int):
         moved: jax.Array = places - origin if factor == 1 else origin - places
         return moved
-    return _times(places - origin, factor)
-
-
-def _times(lengths: jax.Array, factor: jax.Array) -> jax.Array:
-    product = lengths * factor
-    return rounded(product) if product.dtype == jnp.float32 else product
+    return rounded((places - origin) * factor)
 
 
 def _has_extent(boxes: jax.Array, form: str) -> jax.Array:

@@ -99,8 +99,6 @@ def _check_image(chain: Chain, path: str, image: Any) -> tuple[int, ...]:
         by_default = chain.axes == "HWC"
         if problem := effect.why_not(treated, scale, path):
             raise ValueError(problem + (layout_hint(treated) if by_default else ""))
-        if by_default and isinstance(effect, Occlusion):
-            warn_of_layout(treated, path)
         if effect.computes and not is_computable(image.dtype, scale):
             raise TypeError(
                 f"`{path}` must be floating point or integers up to 2**24 for {type(effect).__name__}: got"
@@ -109,6 +107,8 @@ def _check_image(chain: Chain, path: str, image: Any) -> tuple[int, ...]:
             )
         if isinstance(effect, Geometric):
             treated = *effect.size_of(*treated[:2]), treated[2]
+    if chain.axes == "HWC" and any(isinstance(link, Occlusion | Geometric) for link in chain.links):
+        warn_of_layout((height, width, len(chain.channels) if chain.channels else channels), path)
     return height, width, *(shape[:1] if chain.axes.startswith("T") else ())
 
 
@@ -164,7 +164,8 @@ def _check_coordinates(chain: Chain, path: str, field: Any, length: int, image_s
             f' {field.dtype} of shape {shape} for field "{path}". Put the coordinates last, and fill up to as many for'
             " each record."
         )
-    check_coordinates(chain, path, field.dtype)
+    height, width, _ = hwc_shape(image_shape[1:], chain.axes)
+    check_coordinates(chain, path, field.dtype, (height, width))
 
 
 def check_values(chain: Chain, data: Record, seen: set[tuple[str, Any]]) -> None:

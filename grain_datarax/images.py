@@ -93,8 +93,7 @@ class Scale:
         """Turns fractions into an image of this type: see `to_image`."""
         values = fractions.astype(compute_type(dtype))
         if (self.low, self.high) != (0, 1):
-            product = values * self.width
-            values = (rounded(product) if product.dtype == jnp.float32 else product) + self.low
+            values = rounded(values * self.width) + self.low
         return self.to_image(values, dtype)
 
     def to_image(self, values: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
@@ -235,6 +234,16 @@ def integer_limits(dtype: jax.typing.DTypeLike) -> tuple[int, int]:
     return (0, 1) if jnp.dtype(dtype) == jnp.bool_ else (int(jnp.iinfo(dtype).min), int(jnp.iinfo(dtype).max))
 
 
+def require_image(image: Any) -> None:
+    """Raises `ValueError` unless this is one image, `(H, W)` or `(H, W, C)`, with at least one pixel."""
+    shape = tuple(np.shape(image))
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise ValueError(
+            f"`image` must be one image, (H, W) or (H, W, C), with at least one pixel: got shape {shape}. Use jax.vmap"
+            " for a batch, or Chain."
+        )
+
+
 def require_image_type(dtype: Any, field: str) -> None:
     """Raises `TypeError` unless JAX can hold images of this type: 8 to 32 bits, 16 or 32 for floats, native order."""
     dtype = np.dtype(dtype)
@@ -340,8 +349,10 @@ def layout_hint(shape: Sequence[int]) -> str:
 
 @functools.cache
 def warn_of_layout(shape: tuple[int, ...], field: str) -> None:
-    """Says once that patches cut across what look like channels or frames, if they do."""
+    """Says once that patches, or moves, cut across what look like channels or frames, if they do."""
     if hint := layout_hint(shape):
         warnings.warn(
-            f'`image` should be (H, W, C): patches are cut from axes 0 and 1 of field "{field}".{hint}', stacklevel=2
+            "`image` should be (H, W, C): patches are cut from axes 0 and 1, and pixels move along them, of field"
+            f' "{field}".{hint}',
+            stacklevel=2,
         )

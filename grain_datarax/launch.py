@@ -58,9 +58,10 @@ def launch(
       whole: Whatever has not.
       by_device: Whether each device runs the program on its own rows, instead of all on the whole batch.
     """
-    rows = _batch_sharding(fields)
+    rows = _batch_sharding(fields) or (_whole_on_mesh(fields) if by_device else None)
     if rows is not None:
-        fields, by_record = jax.tree.map(lambda leaf: _follow(leaf, rows), (dict(fields), by_record))
+        follow = functools.partial(_follow, rows=rows, alone=by_device)
+        fields, by_record = jax.tree.map(follow, (dict(fields), by_record))
     gives = {path: field for path, field in fields.items() if path in donated}
     keeps = {path: field for path, field in fields.items() if path not in donated}
     # Arrays of NumPy are meant to go to the device, also where jax_transfer_guard disallows what is implicit: jax.jit
@@ -95,11 +96,23 @@ def donatable(fields: Fields, data: Record, fitting: frozenset[str], donate: boo
 def _batch_sharding(fields: Fields) -> NamedSharding | None:
     """How the batch is spread over a mesh, if it is; of tracers only Explicit axes are known."""
     for field in fields.values():
-        if isinstance(field, jax.Array):
-            sharding = jax.typeof(field).sharding if isinstance(field, Tracer) else field.sharding
-            if isinstance(sharding, NamedSharding) and tuple(sharding.spec)[:1] not in ((), (None,)):
-                return NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
+        sharding = _sharding(field)
+        if isinstance(sharding, NamedSharding) and tuple(sharding.spec)[:1] not in ((), (None,)):
+            return NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
     return None
+
+
+def _whole_on_mesh(fields: Fields) -> NamedSharding | None:
+    """All rows on each device of the Explicit mesh whose axes other axes of the batch are spread over, if there is."""
+    for field in fields.values():
+        sharding = _sharding(field)
+        if isinstance(sharding, NamedSharding) and AxisType.Explicit in sharding.mesh.axis_types:
+            return NamedSharding(sharding.mesh, PartitionSpec())
+    return None
+
+
+def _sharding(leaf: Any) -> Any:
+    return jax.typeof(leaf).sharding if isinstance(leaf, Tracer) else getattr(leaf, "sharding", None)
 
 
 def _explicit_mesh(rows: NamedSharding | None) -> contextlib.AbstractContextManager[Any]:
@@ -110,17 +123,17 @@ def _explicit_mesh(rows: NamedSharding | None) -> contextlib.AbstractContextMana
     return jax.sharding.use_abstract_mesh(mesh)
 
 
-def _follow(leaf: Any, rows: NamedSharding) -> Any:
-    """Spreads a leaf over the batch's mesh as the batch is, unless it is already; Explicit meshes ask for that."""
-    traced = isinstance(leaf, Tracer)
-    sharding = jax.typeof(leaf).sharding if traced else getattr(leaf, "sharding", None)
-    if (
-        isinstance(sharding, NamedSharding)
-        and sharding.mesh == rows.mesh
-        and tuple(sharding.spec)[:1] == tuple(rows.spec)
-    ):
-        return leaf
-    if not traced:
+def _follow(leaf: Any, rows: NamedSharding, alone: bool) -> Any:
+    """Spreads a leaf over the batch's mesh as the batch is, unless it is already; Explicit meshes ask for that.
+
+    With `alone` no axis but the first is spread, as each device has to hold its own rows whole.
+    """
+    sharding = _sharding(leaf)
+    if isinstance(sharding, NamedSharding) and sharding.mesh == rows.mesh:
+        first, *others = (*sharding.spec, None)
+        if (first,) == (*rows.spec, None)[:1] and not (alone and any(others)):
+            return leaf
+    if not isinstance(leaf, Tracer):
         return jax.device_put(leaf, rows)
-    spec = PartitionSpec(*rows.spec, *tuple(jax.typeof(leaf).sharding.spec)[1:])
+    spec = rows.spec if alone else PartitionSpec(*rows.spec, *tuple(sharding.spec)[1:])
     return jax.sharding.reshard(leaf, NamedSharding(rows.mesh, spec))

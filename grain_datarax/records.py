@@ -97,9 +97,9 @@ class Augmentation:
             names = [name.replace(".", "_") for name in chain.names]
             result[chain.draws] = {names[index]: told for index, told in batch.told.items()}
         if chain.seen:
-            result |= self._seen({**fields, **result}, result.pop(_COVERED))
-        if chain.crops:
-            result |= clipped(chain, result)
+            result |= self._seen({**fields, **result}, result.pop(_COVERED), batch.cropped)
+        if batch.cropped is not None:
+            result |= clipped(chain, result, batch.cropped)
         tally = Tally(jnp.stack(list(counted.values()), axis=-1), tuple(counted)) if counted else None
         return result, tally
 
@@ -123,6 +123,8 @@ class Augmentation:
         treat = functools.partial(self._treat, effect)
         batch.fields, told = jax.vmap(treat, in_axes=(0, 0, None if taken is None else 0))(keys, batch.fields, taken)
         batch.told[index] = {"applied": applied, **told}
+        if isinstance(effect, Geometric) and effect.crops:
+            batch.cropped = applied if batch.cropped is None else batch.cropped | applied
         if isinstance(effect, MixUp):
             self._count_partners(batch, taken)
         elif isinstance(effect, Mixing) and batch.outside is not None:  # all that was clipped before lies inside by now
@@ -224,18 +226,16 @@ class Augmentation:
         treated = by_frame(effect, treat, treats(image), None if partner is None else treats(partner), drawn)
         return treated if channels is None else image.at[..., np.array(channels)].set(treated)
 
-    def _seen(self, fields: Fields, covered: jax.Array) -> dict[str, jax.Array]:
-        """What can be seen of boxes and keypoints of a batch, where these pixels are covered."""
+    def _seen(self, fields: Fields, covered: jax.Array, cropped: jax.Array | None) -> dict[str, jax.Array]:
+        """What can be seen of boxes and keypoints of a batch, where these pixels are covered and records cropped."""
         boxes, keypoints = self.chain.box_formats, self.chain.keypoint_formats
         seen = {}
         for path, mark in self.chain.seen.items():
-            share = functools.partial(covered_share, beyond=self.chain.crops)
-            look, its_format = (share, boxes[path]) if path in boxes else (is_visible, keypoints[path])
-            by_record = functools.partial(_seen_of, look, its_format)
+            by_record = functools.partial(_seen_of, boxes.get(path), keypoints.get(path))
             sizes = [fields[size].astype(jnp.int32) for size in self.chain.sizes]
-            of_sizes = [None] * len(sizes)
-            by_frame = jax.vmap(by_record, in_axes=(0, 0, *of_sizes)) if "T" in self.chain.axes else by_record
-            seen[mark] = jax.vmap(by_frame)(fields[path], covered, *sizes)
+            of_record = {"size": sizes[0] if sizes else None, "cropped": cropped}
+            by_frame = jax.vmap(by_record, in_axes=(0, 0, None)) if "T" in self.chain.axes else by_record
+            seen[mark] = jax.vmap(by_frame)(fields[path], covered, of_record)
         return seen
 
 
@@ -250,6 +250,7 @@ class _Batch:
       links: The index and the records' keys of each link that is still to come.
       counted: What is counted, by link and kind, `int32 (B,)`.
       told: What is told of the draws, by link.
+      cropped: Which records have been cropped, `bool (B,)`; None where nothing crops.
     """
 
     fields: dict[str, jax.Array]
@@ -258,6 +259,7 @@ class _Batch:
     links: Iterator[tuple[int, Mapping[str, jax.Array]]]
     counted: dict[tuple[int, str], jax.Array] = dataclasses.field(default_factory=dict)
     told: dict[int, dict[str, jax.Array]] = dataclasses.field(default_factory=dict)
+    cropped: jax.Array | None = None
 
 
 def _record_keys(words: np.ndarray, seeds: jax.Array) -> jax.Array:
@@ -265,6 +267,11 @@ def _record_keys(words: np.ndarray, seeds: jax.Array) -> jax.Array:
 
 
 def _seen_of(
-    look: Callable[..., jax.Array], form: str, field: jax.Array, covered: jax.Array, *size: jax.Array
+    boxes: str | None, keypoints: str | None, field: jax.Array, covered: jax.Array, record: Mapping[str, Any]
 ) -> jax.Array:
-    return look(field, covered, form, *size)
+    """What can be seen of the boxes or the keypoints, of this format, of one record or frame."""
+    if keypoints is not None:
+        return is_visible(field, covered, keypoints, record["size"])
+    assert boxes is not None
+    cropped = record["cropped"]
+    return covered_share(field, covered, boxes, record["size"], beyond=False if cropped is None else cropped)

@@ -70,12 +70,12 @@ def _along_rows(values: jax.Array, start: jax.Array, length: jax.Array, after: i
     place = (centre - reach) // (2 * after) + 1 + np.arange(taps)[:, None]
     inside = (place >= 0) & (place < length)
     share = jnp.where(inside, jnp.maximum(reach - jnp.abs(centre - 2 * after * place), 0), 0)
-    weight = _rounded(share.astype(wide) / share.sum(axis=0).astype(wide))
+    weight = rounded(share.astype(wide) / share.sum(axis=0).astype(wide))
     # Behind a barrier, which keeps XLA from computing them for each value again.
     weight, place = jax.lax.optimization_barrier((weight, start + jnp.clip(place, 0, length - 1)))
 
     def part(tap: int | jax.Array) -> jax.Array:
-        return _rounded(weight[tap][:, None] * _rows_at(values, place[tap]).astype(wide))
+        return rounded(weight[tap][:, None] * _rows_at(values, place[tap]).astype(wide))
 
     total = part(0)
     for tap in range(1, min(taps, _MOST_UNROLLED)):
@@ -84,7 +84,3 @@ def _along_rows(values: jax.Array, start: jax.Array, length: jax.Array, after: i
         return total
     added: jax.Array = jax.lax.fori_loop(_MOST_UNROLLED, taps, lambda tap, total: total + part(tap), total)
     return added
-
-
-def _rounded(value: jax.Array) -> jax.Array:
-    return rounded(value) if value.dtype == jnp.float32 else value

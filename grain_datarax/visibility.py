@@ -16,22 +16,22 @@ KEYPOINT_FORMATS = ("xy", "rel_xy")
 
 
 def covered_share(
-    boxes: jax.Array, hidden: jax.Array, form: str, size: Any = None, *, beyond: bool = False
+    boxes: jax.Array, hidden: jax.Array, form: str, size: Any = None, *, beyond: bool | jax.Array = False
 ) -> jax.Array:
     """The share of each box's pixels that are hidden.
 
     A pixel belongs to a box if its centre does; what lies outside the image counts for nothing, unless `beyond` says
-    that it was cut away.
+    that it was cut away: then by its area, as a small box may hold no pixel's centre.
 
     Args:
       boxes: `(..., 4)`, integer or floating point.
       hidden: Which pixels are hidden, `bool (H, W)`.
       form: One of `BOX_FORMATS`.
       size: The height and the width of the image itself, where it is padded.
-      beyond: Whether pixels outside the image count as hidden.
+      beyond: Whether what lies outside the image counts as hidden, `bool ()`.
 
     Returns:
-      `float32 (...)`, from 0 to 1; 0 for boxes without a pixel.
+      `float32 (...)`, from 0 to 1; 0 for boxes without an extent, and for what holds no pixel's centre.
 
     Example:
       >>> hidden = jnp.zeros((4, 4), bool).at[:2, :2].set(True)
@@ -52,15 +52,15 @@ def covered_share(
         )
     )
     area = rows.sum(axis=-1) * columns.sum(axis=-1)
-    count = _count(rows, columns, hidden)
-    if beyond:
-        outside = (
-            _outside(*edges, length, length if form.startswith("rel_") else 1)
-            for edges, length in zip(((top, bottom), (left, right)), hidden.shape, strict=True)
+    share = jnp.where(area > 0, _count(rows, columns, hidden) / jnp.maximum(area, 1), 0).astype(jnp.float32)
+    if beyond is not False:
+        down, across = (
+            _inside(start, end, 1 if form.startswith("rel_") else length)
+            for start, end, length in zip((top, left), (bottom, right), hidden.shape, strict=True)
         )
-        whole = [inside.sum(axis=-1) + more for inside, more in zip((rows, columns), outside, strict=True)]
-        count, area = count + (whole[0] * whole[1] - area), whole[0] * whole[1]
-    return jnp.where(area > 0, count / jnp.maximum(area, 1), 0).astype(jnp.float32)
+        cut = jnp.where((bottom > top) & (right > left), 1 - rounded(down * across), 0)
+        share = jnp.where(beyond, share + rounded(cut * (1 - share)), share)
+    return share
 
 
 def is_visible(keypoints: jax.Array, hidden: jax.Array, form: str, size: Any = None) -> jax.Array:
@@ -95,14 +95,11 @@ def _between(start: jax.Array, end: jax.Array, length: int, unit: Any) -> jax.Ar
     return (start[..., None] <= centre) & (centre < end[..., None])
 
 
-def _outside(start: jax.Array, end: jax.Array, length: int, unit: int) -> jax.Array:
-    """How many rows or columns have their centre between these edges, and not in the image: `float32 (...)`."""
-    start, end = (rounded(edge * np.float32(unit)) if unit != 1 else edge for edge in (start, end))
-    before, behind = (
-        jnp.ceil(to - 0.5) - jnp.ceil(since - 0.5)
-        for since, to in ((start, jnp.minimum(end, 0)), (jnp.maximum(start, length), end))
-    )
-    return jnp.maximum(before, 0) + jnp.maximum(behind, 0)
+def _inside(start: jax.Array, end: jax.Array, length: int) -> jax.Array:
+    """Which share of what lies between these edges lies in the image, from 0 to 1: `float32 (...)`."""
+    kept = jnp.maximum(jnp.minimum(end, length) - jnp.maximum(start, 0), 0)
+    whole = end - start
+    return rounded(kept / jnp.where(whole > 0, whole, 1))
 
 
 def _at(position: jax.Array, length: int, unit: Any) -> jax.Array:

@@ -14,11 +14,12 @@ from sources import images
 
 import grain_datarax as gdx
 from grain_datarax.resampling import nearest, resampled
-from grain_datarax.visibility import BOX_FORMATS, KEYPOINT_FORMATS
+from grain_datarax.visibility import BOX_FORMATS, KEYPOINT_FORMATS, covered_share
 
 HEIGHT, WIDTH = 16, 12
 AXES = ["HW", "HWC", "CHW", "THW", "THWC", "TCHW"]
 SIZES = {"T": 3, "C": 4, "H": HEIGHT, "W": WIDTH}
+FLIP, SHIFT = gdx.HorizontalFlip(p=1), gdx.PadCrop(padding=20)
 BOXES = np.array([[0, 0, 12, 16], [2, 3, 7, 9], [1, 5, 2, 6], [8, 11, 12, 16], [0, 0, 0, 0], [5, 5, 2, 2]])
 POINTS = np.array([[0, 0], [11, 15], [5, 7], [3, 2]])
 FLIPS = {
@@ -86,9 +87,11 @@ def test_flips_mirror_images_and_masks_of_any_axes(flip, axis, axes):
 @every_format
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint8])
 def test_flips_mirror_boxes_in_their_format(flip, axis, form, dtype):
-    if dtype != np.float32 and (form.startswith("rel_") or form == "cxcywh"):
-        return
+    if dtype != np.float32 and form.startswith("rel_"):
+        pytest.skip("fractions are no integers")
     corners = BOXES[:-1] if dtype == np.uint8 else BOXES  # the last has a width below 0
+    if dtype != np.float32 and form == "cxcywh":
+        corners = 2 * (corners // 2)  # so that centres are whole
     data = batch(boxes=as_format(corners, form, dtype=dtype))
     result = augmented(chain(flip, boxes={"boxes": form}), data)
     length, scale = np.array([WIDTH, HEIGHT]), np.where(np.array(["W", "H"]) == axis, -1, 1)
@@ -107,10 +110,9 @@ def test_a_flip_of_fractions_is_one_minus_them():
     np.testing.assert_array_equal(result["points"][0], np.stack([1 - points[:, 0], points[:, 1]], axis=-1))
 
 
-@every_flip
+@pytest.mark.parametrize("flip", [flip for flip, _ in FLIPS.values()], ids=FLIPS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int32, np.uint8])
-def test_flips_mirror_keypoints_which_stay_on_their_pixels(flip, axis, dtype):
-    del axis
+def test_flips_mirror_keypoints_which_stay_on_their_pixels(flip, dtype):
     centre = 0 if np.issubdtype(dtype, np.integer) else 0.5
     data = batch(points=(POINTS + centre).astype(dtype))
     result = augmented(chain(flip, keypoints={"points": "xy"}), data)
@@ -164,6 +166,21 @@ def test_functions_do_what_their_effects_do():
         gdx.pad_crop(key, image.astype(jnp.uint8), padding=1, fill=255)
 
 
+@pytest.mark.parametrize("shape", [(7,), (5, 16, 12, 3), (0, 12), ()], ids=str)
+def test_functions_refuse_what_is_not_one_image(shape):
+    image, key = np.zeros(shape, np.float32), jax.random.key(0)
+    for function in (
+        gdx.horizontal_flip,
+        gdx.vertical_flip,
+        lambda image: gdx.pad_crop(key, image, padding=1),
+        lambda image: gdx.random_resized_crop(key, image),
+    ):
+        with pytest.raises(ValueError, match=r"`image` must be one image, \(H, W\) or .* got shape .* Use jax.vmap"):
+            function(image)
+    with pytest.raises(TypeError, match="`fill` must be a number"):
+        gdx.pad_crop(key, np.zeros((4, 4), np.float32), padding=1, fill="a")
+
+
 # Padding and cropping
 
 
@@ -178,7 +195,7 @@ def test_pad_crop_is_a_crop_of_a_padded_image(axes, mode, size):
     flat = axes.replace("C", "")
     data = batch(image=places(axes), mask=places(axes), flat=places(flat, np.uint16))
     links = chain(
-        gdx.PadCrop(padding=(5, 3), size=size, mode=mode, fill=0.25),
+        gdx.PadCrop(padding=(5, 3), size=size, mode=mode, fill=0.25 if mode == "constant" else 0.0),
         axes=axes,
         value_range=(0, 4096),
         masks={"mask": 7, "flat": 255},
@@ -258,13 +275,16 @@ def test_cropped_boxes_are_moved_and_clipped_in_their_format(form):
 
 
 def hidden_reference(box, hidden, moved):
-    """The share of a box's pixels that lie outside the image or are hidden in it; and of none if it has none."""
+    """The share of a box that was cut away, by its area, and what is hidden of the pixels in the rest."""
+    if not has_extent(box):
+        return 0.0
     left, top, right, bottom = moved
-    y, x = np.mgrid[-40:80, -40:80] + 0.5
+    y, x = np.mgrid[: hidden.shape[0], : hidden.shape[1]] + 0.5
     inside = (left <= x) & (x < right) & (top <= y) & (y < bottom)
-    seen = np.zeros(inside.shape, bool)
-    seen[40 : 40 + hidden.shape[0], 40 : 40 + hidden.shape[1]] = ~hidden
-    return 1 - (seen & inside).sum() / inside.sum() if inside.any() and has_extent(box) else 0.0
+    share = hidden[inside].mean() if inside.any() else 0.0
+    cut = np.clip(moved, 0, np.tile(hidden.shape[::-1], 2))
+    kept = np.prod(cut[2:] - cut[:2]) / np.prod(moved[2:] - moved[:2])
+    return 1 - kept * (1 - share)
 
 
 @pytest.mark.parametrize("form", ["xyxy", "rel_cxcywh"])
@@ -272,7 +292,8 @@ def hidden_reference(box, hidden, moved):
 def test_what_is_covered_or_cut_away_is_counted_of_the_whole_box(form, size):
     patches = gdx.PatchDropout(num_patches=2, patch_size=(5, 4), fill=1.0)
     crop = gdx.RandomResizedCrop(size=size, scale=(0.3, 1))
-    boxes = np.concatenate([BOXES, [[-4, -4, 3, 3], [9.3, 1.1, 15.2, 8]]])
+    small = [[0.1, 0.2, 0.4, 0.4], [5.6, 7.6, 5.9, 7.9], [11.2, 15.1, 11.4, 15.9]]
+    boxes = np.concatenate([BOXES, [[-4, -4, 3, 3], [9.3, 1.1, 15.2, 8]], small])
     links = chain(patches, gdx.PadCrop(), crop, masks={"mask": 9}, boxes={"boxes": form}, draws="draws")
     data = batch(32, np.zeros((HEIGHT, WIDTH, 3), np.float32), mask=places("HW"), boxes=as_format(boxes, form))
     result = augmented(links, data)
@@ -288,10 +309,35 @@ def test_what_is_covered_or_cut_away_is_counted_of_the_whole_box(form, size):
         assert close.mean() > 0.6  # the others have an edge on a pixel's centre, which rounding may put on either side
 
 
+@pytest.mark.parametrize("frames", [False, True])
+def test_records_that_no_crop_takes_keep_their_boxes_and_what_is_covered_of_them(frames):
+    boxes = np.array([[-3, 2, 5, 9], [20, 20, 30, 30], [10, 1, 13, 4]], np.float32)
+    image = places("THWC" if frames else "HWC", np.float32)
+    data = batch(64, image, boxes=np.repeat(boxes[None], 3, axis=0) if frames else boxes)
+    settings = {
+        "axes": "THWC" if frames else "HWC",
+        "boxes": {"boxes": "xyxy"},
+        "value_range": (0, 4096),
+        "draws": "draws",
+    }
+    patches = gdx.PatchDropout(num_patches=2, patch_size=(5, 4), same_on_frame=True)
+    links = chain(
+        patches, gdx.PadCrop(p=0.3), gdx.OneOf([gdx.RandomResizedCrop(), gdx.HorizontalFlip(p=0)]), **settings
+    )
+    result, without = augmented(links, data), augmented(chain(patches, **settings), data)
+    drawn = result["draws"]
+    taken = drawn["PadCrop"]["applied"] | drawn["RandomResizedCrop"]["applied"]
+    assert 0 < taken.sum() < 64
+    for name in ("image", "boxes", "boxes_covered"):
+        np.testing.assert_array_equal(result[name][~taken], without[name][~taken])
+    assert (result["boxes"][taken][..., [0, 2]] <= WIDTH).all()
+    assert (result["boxes_covered"][taken][..., 1] == 1).all()
+
+
 def test_what_lies_in_the_padding_is_not_seen():
     points = np.array([[-0.5, 3.0], [3.0, 3.0]], np.float32)
     for mode in ("constant", "reflect", "edge"):
-        links = chain(gdx.PadCrop(padding=2, mode=mode), keypoints={"points": "xy"}, draws="draws")
+        links = chain(gdx.PadCrop(padding=2, mode=mode), keypoints={"points": "xy"})
         result = augmented(links, batch(64, points=points))
         assert not result["points_visible"][:, 0].any()
         assert result["points_visible"][:, 1].all()
@@ -320,7 +366,19 @@ def test_a_box_outside_has_no_size_and_counts_as_cut_away():
         last = result["boxes"][:, 0, 2:] - (result["boxes"][:, 0, :2] if form.endswith("xyxy") else 0)
         least = 1e-7 if form.startswith("rel_") else 0  # where edges that meet may be off by a rounding
         np.testing.assert_array_equal((last <= least).any(axis=1), gone)
-        np.testing.assert_array_equal(result["boxes_covered"][:, 0] == 1, gone)
+        np.testing.assert_array_equal(result["boxes_covered"][:, 0] > 1 - 1e-6, gone)
+
+
+@every_format
+def test_the_cut_away_share_of_a_box_is_that_of_its_area_however_small_it_is(form):
+    inside = jnp.zeros((4, 8), bool)
+    corners = [[-0.4, 1, -0.1, 2], [8.1, 1, 8.3, 2], [-0.1, 1.6, 0.3, 1.9], [2.6, 3.9, 2.9, 4.3], [-2, -2, 2, 2]]
+    share = covered_share(jnp.asarray(as_format(corners, form, (4, 8))), inside, form, beyond=True)
+    np.testing.assert_allclose(share, [1, 1, 0.25, 0.75, 0.75], atol=1e-5)
+    np.testing.assert_array_equal(share[:2], 1)
+    hidden = inside.at[0, 0].set(True)  # a quarter of the pixels in the quarter that stays
+    share = covered_share(jnp.asarray(as_format(corners, form, (4, 8))), hidden, form, beyond=True)
+    np.testing.assert_allclose(share[-1], 1 - 3 / 16, atol=1e-6)
 
 
 @pytest.mark.parametrize("form", KEYPOINT_FORMATS)
@@ -587,6 +645,21 @@ def test_the_spec_is_that_of_what_comes_out():
     assert result["flat"].shape == (8, 8, 6)
 
 
+def test_the_spec_of_coordinates_in_float64_is_what_comes_out_with_and_without_x64():
+    links = chain(FLIP, gdx.PadCrop(), boxes={"boxes": "xyxy"}, keypoints={"points": "xy"}, draws="draws")
+    data = batch(boxes=BOXES.astype(np.float64), points=POINTS.astype(np.int32))
+    spec = grain.experimental.ShapeDtypeStruct
+    given = jax.tree.map(lambda field: spec(shape=field.shape, dtype=field.dtype), data)
+    for x64 in (False, True):
+        with jax.enable_x64(x64):
+            told = gdx.AugmentBatch(links).output_spec(given)
+            result = augmented(links, data)
+        assert told["boxes"].dtype == result["boxes"].dtype == (np.float64 if x64 else np.float32)
+        assert told["points"].dtype == result["points"].dtype == np.int32
+    still = gdx.AugmentBatch(chain(gdx.PatchDropout(), boxes={"boxes": "xyxy"}, draws="draws")).output_spec(given)
+    assert still["boxes"].dtype == np.float64
+
+
 def test_records_of_many_sizes_are_cropped_one_by_one():
     links = chain(gdx.HorizontalFlip(), gdx.RandomResizedCrop(size=(8, 8)), masks={"mask": 0})
     augment = gdx.AugmentRecord(links)
@@ -606,16 +679,19 @@ def test_records_of_many_sizes_are_cropped_one_by_one():
 
 def test_what_a_caller_gave_stays_and_what_fits_is_given_away():
     links = chain(gdx.HorizontalFlip(p=1), gdx.PadCrop(), boxes={"boxes": "xyxy"})
-    data = jax.tree.map(jnp.asarray, batch(boxes=BOXES.astype(np.float32)))
+    before = batch(boxes=BOXES.astype(np.float32))
+    data = jax.tree.map(lambda field: jnp.array(field, copy=True), before)
     expected = augmented(links, data)
-    before = jax.device_get(data)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(data), before)
+    assert (expected["boxes"] != before["boxes"]).any()
     given = gdx.AugmentBatch(links, donate=True).map(data)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(given), expected)
-    resized = jax.tree.map(jnp.asarray, batch())
-    assert gdx.AugmentBatch(chain(gdx.RandomResizedCrop(size=(4, 4), name="x")), donate=True).map(resized)[
-        "image"
-    ].shape == (8, 4, 4, 4)
+    assert data["image"].is_deleted()
+    assert data["boxes"].is_deleted()
+    resized = jax.tree.map(lambda field: jnp.array(field, copy=True), batch(mask=places("HW")))
+    links = chain(gdx.RandomResizedCrop(size=(4, 4)), masks={"mask": 0}, boxes={})
+    assert gdx.AugmentBatch(links, donate=True).map(resized)["image"].shape == (8, 4, 4, 4)
+    assert not resized["image"].is_deleted()  # whose memory does not fit what comes out
 
 
 def test_draws_and_replay_know_the_rectangle():
@@ -680,6 +756,12 @@ CROP = gdx.RandomResizedCrop(size=(8, 8))
             ValueError,
             "`effects` must treat all records where they change",
         ),
+        (
+            [gdx.Sequential([CROP], p=0.5), CROP],
+            {},
+            ValueError,
+            "`effects` must treat all records where they change",
+        ),
         ([CROP, gdx.PatchDropout(patch_size=(9, 4))], {}, ValueError, r"`patch_size` must fit inside .*\(8, 8, 4\)"),
         ([CROP, gdx.PadCrop(size=(17, 8))], {}, ValueError, r"`size` must fit inside the padded image: .*\(8, 8, 4\)"),
         (
@@ -717,6 +799,59 @@ def test_what_does_not_go_together_is_refused(effects, settings, error, message)
         gdx.AugmentBatch(chain(*effects, **settings)).map(batch(boxes=np.ones((3, length), dtype)))
 
 
+@pytest.mark.parametrize(
+    ("effects", "width", "dtype", "what", "reach"),
+    [
+        ([FLIP], 256, "uint8", "boxes", "0 to 256"),
+        ([FLIP], 257, "uint8", "keypoints", "0 to 256"),
+        ([FLIP], 128, "int8", "boxes", "0 to 128"),
+        ([SHIFT], 108, "int8", "boxes", "-20 to 128"),
+        ([SHIFT, FLIP, dataclasses.replace(SHIFT, name="two")], 88, "int8", "boxes", "-40 to 128"),
+        ([gdx.PadCrop(padding=0, size=(8, 8))], 137, "int8", "boxes", "-129 to 137"),
+    ],
+    ids=str,
+)
+def test_integers_that_may_not_hold_what_they_become_are_refused(effects, width, dtype, what, reach):
+    form, length = {"boxes": ("xyxy", 4), "keypoints": ("xy", 2)}[what]
+    transform = gdx.AugmentBatch(chain(*effects, **{what: {"places": form}}))
+    wide = batch(image=np.zeros((16, width, 1), np.float32), places=np.zeros((3, length), dtype))
+    with pytest.raises(
+        TypeError, match=f"`{what}` must have a type that holds all places .* from {reach}: got {dtype}"
+    ):
+        transform.map(wide)
+    less = 10 if reach == "-129 to 137" else 1
+    transform.map({**wide, "image": wide["image"][:, :, less:]})
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_integers_of_64_bits_are_refused_where_they_would_be_cut_off(dtype):
+    data = batch(points=POINTS.astype(dtype))
+    with pytest.raises(
+        TypeError, match="`keypoints` must be integers of at most 32 bits to be moved: got .* or enable"
+    ):
+        augmented(chain(FLIP, keypoints={"points": "xy"}), data)
+    still = gdx.AugmentBatch(chain(gdx.GaussianNoise(), keypoints={"points": "xy"}, value_range=(0, 1))).map(data)
+    assert still["points"] is data["points"]
+
+
+def test_lengths_whose_places_would_overflow_are_refused():
+    crop, spec = gdx.RandomResizedCrop(size=(20_000, 8)), jax.ShapeDtypeStruct
+    with pytest.raises(ValueError, match="`size` must be smaller .* the product of the two below .* Use a smaller one"):
+        augmented(chain(crop), batch(1, np.zeros((70_000, 1, 1), np.float32)))
+    with pytest.raises(ValueError, match="`size` must be smaller"):
+        jax.eval_shape(gdx.random_resized_crop, jax.random.key(0), spec((40_000, 1), np.float32))
+    for shape in ((50_000, 8), (2**15 - 1, 8)):  # the longest that fit
+        jax.eval_shape(
+            lambda key, image: gdx.random_resized_crop(key, image, size=(min(20_000, len(image)), 8)),
+            jax.random.key(0),
+            spec(shape, np.float32),
+        )
+    for padding in (2**30, (4, 2**15 + 1)):
+        with pytest.raises(ValueError, match="`padding` must be at most 32768: got .* Pass a smaller number"):
+            gdx.PadCrop(padding=padding)
+    assert gdx.PadCrop(padding=2**15).padding == 2**15
+
+
 def test_partners_are_mixed_before_the_size_changes():
     data = batch(value=np.zeros(3, np.float32))
     data = {**data, "partner": {"image": data["image"]}}
@@ -725,6 +860,15 @@ def test_partners_are_mixed_before_the_size_changes():
     assert run(chain(gdx.HorizontalFlip(), gdx.CutMix(), **settings), data).shape == data["image"].shape
     with pytest.raises(ValueError, match="`effects` must mix before RandomResizedCrop changes the size.*Put it first"):
         run(chain(CROP, gdx.MixUp(), **settings), data)
+
+
+def test_a_fill_that_nothing_is_padded_with_is_refused():
+    message = '`fill` must be left out where nothing is padded with it: got .* for mode="edge". Leave it out, or use'
+    for fill in (0.5, (0.0, 1.0)):
+        with pytest.raises(ValueError, match=message):
+            gdx.PadCrop(mode="edge", fill=fill)
+    with pytest.raises(ValueError, match=message):
+        gdx.pad_crop(jax.random.key(0), jnp.ones((4, 4)), padding=1, mode="edge", fill=0.5)
 
 
 def test_masks_say_what_they_are_in_a_constant_padding():
@@ -750,7 +894,26 @@ def test_a_loader_gives_batches_of_the_size_that_comes_out():
             np.testing.assert_array_equal(one[name][: len(other[name])], other[name])
 
 
-@pytest.mark.parametrize("axis_type", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit], ids=str)
+every_axis_type = pytest.mark.parametrize(
+    "axis_type", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit], ids=str
+)
+
+
+@every_axis_type
+@pytest.mark.parametrize("spec", [jax.P("data", "model"), jax.P(None, "model"), jax.P("data"), jax.P()], ids=str)
+def test_images_whose_height_is_spread_are_moved_by_devices_that_hold_them_whole(axis_type, spec):
+    links = chain(gdx.HorizontalFlip(), gdx.RandomResizedCrop(size=(9, 7)), masks={"mask": 0}, boxes={"boxes": "xywh"})
+    data = batch(mask=places("HW"), boxes=as_format(BOXES, "xywh"))
+    expected = augmented(links, data)
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(axis_type,) * 2)
+    rows = {"mask": spec, "image": spec, "boxes": jax.P(*spec[:1]), "record_seed": jax.P()}
+    spread = {name: jax.device_put(field, jax.NamedSharding(mesh, rows[name])) for name, field in data.items()}
+    jax.tree.map(np.testing.assert_array_equal, augmented(links, spread), expected)
+    compiled = jax.jit(lambda data: gdx.augment(links, data))(spread)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(compiled), expected)
+
+
+@every_axis_type
 def test_devices_move_what_belongs_to_their_own_records(axis_type):
     fields = {"masks": {"mask": 0}, "boxes": {"boxes": "xywh"}, "keypoints": {"points": "rel_xy"}}
     links = chain(gdx.HorizontalFlip(), gdx.RandomResizedCrop(size=(9, 7)), **fields)

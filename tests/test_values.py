@@ -495,6 +495,11 @@ def test_channels_first_are_told_of_where_patches_cut_across_them(shape):
         warn_of_layout.cache_clear()
         with pytest.warns(UserWarning, match=r'patches are cut from axes 0 and 1.*axes="CHW"'):
             run(make((1, 4)), batch)
+    warn_of_layout.cache_clear()
+    crops = chain(gdx.HorizontalFlip(), gdx.PadCrop(padding=8, size=(6, 6)))
+    with pytest.warns(UserWarning, match=r'axes 0 and 1, and pixels move along them.*axes="CHW"') as told:
+        run(crops, batch)
+    assert len(told) == 1
     declared = run(chain(gdx.PatchDropout(patch_size=(9, 9)), axes="CHW" if shape[0] < 8 else "THW"), batch)
     assert (declared == 0).any()
 

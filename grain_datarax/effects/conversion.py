@@ -144,8 +144,6 @@ class Normalize(Conversion):
         shift = ((scale.low / scale.width + mean) / std).astype(wide)
 
         def normalize(image: jax.Array, factor: np.ndarray, shift: np.ndarray) -> jax.Array:
-            product = image.astype(wide) * factor
-            values = (rounded(product) if wide == jnp.float32 else product) - shift
-            return rounded_to(values, self.dtype)
+            return rounded_to(rounded(image.astype(wide) * factor) - shift, self.dtype)
 
         return by_rows(normalize, image, by_channel=(factor, shift), apart=True)

@@ -8,6 +8,7 @@ import jax
 from grain_datarax.coordinates import Motion
 from grain_datarax.effects.geometric import Geometric
 from grain_datarax.effects.settings import Probability
+from grain_datarax.images import require_image
 
 
 def horizontal_flip(image: jax.Array) -> jax.Array:
@@ -19,11 +20,15 @@ def horizontal_flip(image: jax.Array) -> jax.Array:
     Returns:
       An image of the same shape and dtype, with the same values.
 
+    Raises:
+      ValueError: If it is not one image.
+
     Example:
       >>> import jax.numpy as jnp
       >>> horizontal_flip(jnp.array([[1, 2, 3]])).tolist()
       [[3, 2, 1]]
     """
+    require_image(image)
     return jax.lax.rev(image, (1,))
 
 
@@ -36,11 +41,15 @@ def vertical_flip(image: jax.Array) -> jax.Array:
     Returns:
       An image of the same shape and dtype, with the same values.
 
+    Raises:
+      ValueError: If it is not one image.
+
     Example:
       >>> import jax.numpy as jnp
       >>> vertical_flip(jnp.array([[1], [2], [3]])).tolist()
       [[3], [2], [1]]
     """
+    require_image(image)
     return jax.lax.rev(image, (0,))
 
 
@@ -78,7 +87,7 @@ class HorizontalFlip(Flip):
     """Mirrors left to right; see `horizontal_flip`. Draws nothing.
 
     Attributes:
-      p: The probability, for each record, that it is flipped.
+      p: The probability, for each record, that it is flipped; 0.5 also inside a `OneOf`, where 1 flips all taken.
 
     Example:
       >>> HorizontalFlip(), HorizontalFlip(p=1)
@@ -93,7 +102,7 @@ class VerticalFlip(Flip):
     """Mirrors top to bottom; see `vertical_flip`. Draws nothing.
 
     Attributes:
-      p: The probability, for each record, that it is flipped.
+      p: The probability, for each record, that it is flipped; 0.5 also inside a `OneOf`, where 1 flips all taken.
 
     Example:
       >>> VerticalFlip(p=0.1)

@@ -50,6 +50,11 @@ class Geometric(PixelEffect):
         """The height and the width that an image has then; its own by default."""
         return height, width
 
+    def starts(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The first and last row, and column, of an image of this size that may come to lie at 0, where it crops."""
+        del height, width
+        return (0, 0), (0, 0)
+
     def spec(self, spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         height, width, channels = spec.shape
         return jax.ShapeDtypeStruct((*self.size_of(height, width), channels), spec.dtype)
@@ -94,6 +99,9 @@ class Crop(Geometric):
 
     def size_of(self, height: int, width: int) -> tuple[int, int]:
         return self.size or (height, width)
+
+    def starts(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        return (0, height - 1), (0, width - 1)
 
     def told(self, drawn: jax.Array) -> dict[str, jax.Array]:
         return {"box": drawn}

@@ -142,8 +142,7 @@ class CutMix(Mixing):
 
 
 def _mean(own: jax.Array, partner: jax.Array, share: jax.Array) -> jax.Array:
-    towards = (own - partner) * share  # so that the mean of equal ones is the same
-    return partner + (rounded(towards) if towards.dtype == jnp.float32 else towards)
+    return partner + rounded((own - partner) * share)  # so that the mean of equal ones is the same
 
 
 def _inside(drawn: jax.Array, shape: tuple[int, ...]) -> jax.Array:

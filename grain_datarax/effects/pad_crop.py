@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from grain_datarax.effects.geometric import Crop
-from grain_datarax.effects.settings import Fraction, Integer, Rule
-from grain_datarax.images import Scale, own_scale, require_fraction
+from grain_datarax.effects.settings import Fraction, Integer, Number, Rule
+from grain_datarax.images import Scale, own_scale, require_fraction, require_image
 from grain_datarax.random.bits import uniform_integers
 from grain_datarax.random.keys import as_stream_key
 from grain_datarax.resampling import pixels_at
@@ -21,19 +21,19 @@ def pad_crop(
     image: jax.Array,
     *,
     padding: int | tuple[int, int],
-    size: tuple[int, int] | None = None,
     mode: Literal["constant", "reflect", "edge"] = "constant",
     fill: float = 0.0,
+    size: tuple[int, int] | None = None,
 ) -> jax.Array:
     """Pads an image on all sides and cuts a rectangle out at a random place: a random shift.
 
     Args:
       key: One PRNG key; the same key gives the same place.
       image: `(H, W)` or `(H, W, C)`, integer or floating point.
-      padding: How many pixels come on each side, or above and below, and left and right.
-      size: Height and width of the rectangle, at most the padded image's; None: the image's.
+      padding: How many pixels come on each side, or above and below, and left and right; at most 2**15.
       mode: What they are: `"constant"`, `"reflect"`, the image mirrored at its outermost pixels, or `"edge"`, these.
       fill: The constant; in image units for a floating-point image, a fraction of full scale for an integer one.
+      size: Height and width of the rectangle, at most the padded image's; None: the image's.
 
     Returns:
       An image of this size and the same dtype; its values are not computed with.
@@ -48,8 +48,10 @@ def pad_crop(
     Source: He et al., CVPR 2016: 4 pixels of zeros for images of 32 x 32. The top-left corner is uniform over all
     places at which the rectangle lies inside the padded image.
     """
+    crop, fill = PadCrop(padding=padding, size=size, mode=mode), Number()("fill", fill)
+    require_image(image)
+    _require_constant(fill, mode)
     require_fraction("fill", fill, image.dtype)
-    crop = PadCrop(padding=padding, size=size, mode=mode)
     shape = image.shape[0], image.shape[1], 1
     if problem := crop.why_not(shape, own_scale(image.dtype), "image"):
         raise ValueError(problem)
@@ -58,27 +60,39 @@ def pad_crop(
     return result.reshape(*result.shape[:2], *image.shape[2:])
 
 
+def _require_constant(fill: Any, mode: str) -> None:
+    """Raises `ValueError` if a constant is given that nothing is padded with."""
+    if fill != 0.0 and mode != "constant":
+        raise ValueError(
+            f'`fill` must be left out where nothing is padded with it: got {fill!r} for mode="{mode}". Leave it out, or'
+            ' use mode="constant".'
+        )
+
+
 class Padding(Rule):
     """Pixels on each side, or on those above and below, and on those left and right."""
 
+    # So that places fit into int32.
+    most = 2**15
+
     def __call__(self, name: str, value: Any) -> int | tuple[int, int]:
-        if not isinstance(value, list | tuple):
-            return Integer(least=0)(name, value)
-        if len(value) != 2:
+        if isinstance(value, list | tuple) and len(value) != 2:
             raise ValueError(f"`{name}` must be an integer or two: got {value!r}. Pass one, or (height, width).")
-        height, width = (Integer(least=0)(name, side) for side in value)
+        sides = value if isinstance(value, list | tuple) else (value, value)
+        height, width = (Integer(least=0)(name, side) for side in sides)
+        if max(height, width) > self.most:
+            raise ValueError(f"`{name}` must be at most {self.most}: got {value!r}. Pass a smaller number.")
         return height if height == width else (height, width)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PadCrop(Crop):
-    """Pads on all sides and crops at a random place; see `pad_crop`. The box that it draws may begin above 0.
+    """Pads on all sides and crops at a random place; see `pad_crop`. Its box may begin at negative places.
 
     Attributes:
       padding: Pixels on each side, or (height, width): those above and below, and those left and right.
-      size: The height and the width of what comes out; None: those of the image. Masks have to say what they are in a
-        constant padding.
-      mode: `"constant"`, `"reflect"`, or `"edge"`.
+      size: The height and the width of what comes out; None: those of the image.
+      mode: `"constant"`, `"reflect"`, or `"edge"`. Masks have to say what they are in a constant padding.
       fill: What a constant padding is, a fraction of the value range, or a range of it for each record.
 
     Example:
@@ -89,6 +103,10 @@ class PadCrop(Crop):
     padding: Annotated[int | tuple[int, int], Padding()] = 4
     mode: Literal["constant", "reflect", "edge"] = "constant"
     fill: Fraction = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_constant(self.fill, self.mode)
 
     @property
     def pads(self) -> bool:
@@ -115,6 +133,12 @@ class PadCrop(Crop):
         """At how many places the rectangle may begin, down and across."""
         sizes = zip(shape, self._sides, self.size_of(shape[0], shape[1]), strict=False)
         return [length + 2 * side - size + 1 for length, side, size in sizes]
+
+    def starts(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        down, across = (
+            (-side, room - 1 - side) for room, side in zip(self._room((height, width)), self._sides, strict=True)
+        )
+        return down, across
 
     def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
         corner = uniform_integers(key, (2,), np.array(self._room(shape))) - np.array(self._sides, np.int32)

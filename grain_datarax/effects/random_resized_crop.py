@@ -9,7 +9,7 @@ import numpy as np
 
 from grain_datarax.effects.geometric import Crop
 from grain_datarax.effects.settings import Number, OrRange, ends
-from grain_datarax.images import Scale, own_scale
+from grain_datarax.images import Scale, own_scale, require_image
 from grain_datarax.random.bits import uniform_integers, uniform_levels
 from grain_datarax.random.keys import as_stream_key
 from grain_datarax.random.powers import exp2
@@ -40,7 +40,7 @@ def random_resized_crop(
       An image of this size and the same dtype; integers are rounded.
 
     Raises:
-      TypeError, ValueError: If a setting breaks its rule.
+      TypeError, ValueError: If a setting breaks its rule, or does not fit the image.
 
     Example:
       >>> random_resized_crop(jax.random.key(0), jnp.ones((48, 64, 3)), size=(32, 32)).shape
@@ -50,7 +50,11 @@ def random_resized_crop(
     uniform place; if none fits, the largest in the middle whose ratio is within the range.
     """
     crop = RandomResizedCrop(size=size, scale=scale, ratio=ratio)
-    drawn = crop.draw(as_stream_key(key), (image.shape[0], image.shape[1], 1))
+    require_image(image)
+    shape = image.shape[0], image.shape[1], 1
+    if problem := crop.why_not(shape, own_scale(image.dtype), "image"):
+        raise ValueError(problem)
+    drawn = crop.draw(as_stream_key(key), shape)
     result = crop.pixels(jnp.atleast_3d(image), drawn, own_scale(image.dtype))
     return result.reshape(*result.shape[:2], *image.shape[2:])
 
@@ -80,6 +84,17 @@ class RandomResizedCrop(Crop):
     ] = (3 / 4, 4 / 3)
 
     scales = True
+
+    def why_not(self, shape: tuple[int, int, int], scale: Scale, field: str) -> str | None:
+        del scale
+        # As places are computed in int32, in units of 1 / (2 after) of a pixel.
+        for length, after in zip(shape, self.size_of(*shape[:2]), strict=False):
+            if 2 * max(length, after) * after >= 2**31:
+                return (
+                    f"`size` must be smaller for an image that is as long, the product of the two below 2**30: got"
+                    f' {self.size} for field "{field}" of shape {shape}. Use a smaller one, or cut the image in parts.'
+                )
+        return None
 
     def draw(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
         size, levels = np.array(shape[:2], np.int32), uniform_levels(key, (_TRIES, 2))
