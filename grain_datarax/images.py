@@ -198,12 +198,6 @@ def own_scale(dtype: jax.typing.DTypeLike) -> Scale:
     return UNIT if is_float(dtype) else Scale(0, integer_limits(dtype)[1])
 
 
-def require_image(image: jax.Array) -> None:
-    """Raises `ValueError` unless this is one image, as pure functions take it."""
-    if image.ndim not in (2, 3):
-        raise ValueError(f"`image` must be (H, W) or (H, W, C): got shape {image.shape}. Use jax.vmap for a batch.")
-
-
 def require_fraction(name: str, value: float | None, dtype: jax.typing.DTypeLike, low: float = 0.0) -> None:
     """Raises `ValueError` if a setting for an integer image is not a fraction of full scale."""
     if value is not None and not is_float(dtype) and not low <= value <= 1:
