@@ -254,7 +254,7 @@ def test_pure_functions_are_the_effects():
 @pytest.mark.parametrize("shape", [(4,), (2, 4, 4, 3), ()])
 def test_pure_functions_take_one_image(shape):
     image = jnp.zeros(shape)
-    message = r"`image` must be one image, \(H, W\) or \(H, W, C\): got shape .*\. Use jax.vmap for a batch\."
+    message = r"`image` must be one image, \(H, W\) or \(H, W, C\), .* got shape .*\. Use jax.vmap for a batch"
     with pytest.raises(ValueError, match=message):
         gdx.color_jitter(jax.random.key(0), image, brightness=0.5)
     with pytest.raises(ValueError, match=message):
