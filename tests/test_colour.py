@@ -16,6 +16,8 @@ import grain_datarax as gdx
 from grain_datarax.colours import turned
 from grain_datarax.images import UNIT, Scale
 
+pytestmark = pytest.mark.once
+
 NAMES = ("brightness", "contrast", "saturation", "hue")
 ALL = gdx.ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.5)
 # Of steps in float32: each errs by a few roundings of numbers up to 2, and hue magnifies what came before by up to 7.

@@ -12,6 +12,8 @@ from sources import images
 
 import grain_datarax as gdx
 
+pytestmark = pytest.mark.once
+
 
 def shifted(key, image, most):
     """One of dm_pix's functions without a key, with a strength that is drawn."""

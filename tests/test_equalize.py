@@ -16,6 +16,8 @@ from multihost_process import chain as whole_chain
 
 import grain_datarax as gdx
 
+pytestmark = pytest.mark.once
+
 start = functools.partial(launch, module="equalize_process")
 many = pytest.mark.long
 

@@ -11,6 +11,8 @@ from helpers import OPERATORS, every_operator, images, loader, noise, patch_drop
 
 import grain_datarax as gdx
 
+pytestmark = pytest.mark.once
+
 NAN = float("nan")
 
 

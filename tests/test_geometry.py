@@ -16,6 +16,8 @@ import grain_datarax as gdx
 from grain_datarax.resampling import nearest, resampled
 from grain_datarax.visibility import BOX_FORMATS, KEYPOINT_FORMATS, covered_share
 
+pytestmark = pytest.mark.once
+
 HEIGHT, WIDTH = 16, 12
 AXES = ["HW", "HWC", "CHW", "THW", "THWC", "TCHW"]
 SIZES = {"T": 3, "C": 4, "H": HEIGHT, "W": WIDTH}

@@ -12,6 +12,8 @@ from helpers import OPERATORS, every_operator, images, noise, patch_dropout, see
 import grain_datarax as gdx
 from grain_datarax.launch import compiled_count
 
+pytestmark = pytest.mark.once
+
 
 def run(operator, batch):
     return np.asarray(gdx.AugmentBatch(operator).map(batch)["image"])

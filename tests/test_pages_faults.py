@@ -22,6 +22,8 @@ import grain_datarax as gdx
 from grain_datarax.augmenter import launcher_of
 from grain_datarax.images import looks_channels_first
 
+pytestmark = pytest.mark.once
+
 
 def fingerprint(operators):
     return launcher_of(operators).fingerprint()
@@ -314,8 +316,6 @@ def test_the_fingerprints_of_our_operators_are_those_of_old_checkpoints():
 SCRIPT = """
 import json
 import test_pages_faults as faults
-
-pytestmark = pytest.mark.once
 print(json.dumps([faults.attributes(first) for first, _ in faults.PAIRS.values()]))
 """
 

@@ -10,6 +10,8 @@ from helpers import closing, contents, loader
 
 import grain_datarax as gdx
 
+pytestmark = pytest.mark.once
+
 
 class Own(BaseException):
     """No Exception."""

@@ -18,6 +18,8 @@ from grain_datarax.__main__ import main, read_image
 from grain_datarax.drawing import outline
 from grain_datarax.sample import as_taken, sample_picture
 
+pytestmark = pytest.mark.once
+
 ROOT = pathlib.Path(__file__).parent.parent
 PATCHES = gdx.PatchDropout(num_patches=2, patch_size=(3, 4), fill=0.5, p=0.5)
 NOISE = gdx.GaussianNoise(std=0.2, p=0.5)

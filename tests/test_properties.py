@@ -12,6 +12,8 @@ from helpers import OPERATORS, every_dtype, every_operator, every_shape, images,
 
 import grain_datarax as gdx
 
+pytestmark = pytest.mark.once
+
 
 @every_operator
 @every_dtype

@@ -14,6 +14,8 @@ from sources import images
 import grain_datarax as gdx
 from grain_datarax.repeats import SeedWatch
 
+pytestmark = pytest.mark.once
+
 NOISE = [gdx.GaussianNoise(std=0.1)]
 
 

@@ -9,6 +9,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSha
 
 import grain_datarax as gdx
 
+pytestmark = pytest.mark.once
+
 P = PartitionSpec
 MESHES = {"flat": ((8,), ("data",)), "two axes": ((4, 2), ("data", "fsdp")), "one device": ((1,), ("data",))}
 # A mesh, and a spec over it.

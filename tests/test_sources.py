@@ -10,6 +10,8 @@ from sources import Records
 
 import grain_datarax as gdx
 
+pytestmark = pytest.mark.once
+
 
 class Counted:
     """A source that knows which records were read."""

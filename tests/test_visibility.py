@@ -9,6 +9,8 @@ from effect_table import chain, run, seeds
 import grain_datarax as gdx
 from grain_datarax.visibility import is_visible
 
+pytestmark = pytest.mark.once
+
 HEIGHT, WIDTH = 16, 12
 BOXES = np.array(
     [[0, 0, 12, 16], [2, 3, 7, 9], [5.5, 1.2, 8.7, 4.4], [-3, -3, 4, 4], [3, 3, 3, 9], [9, 9, 30, 30], [5, 5, 2, 2]]
