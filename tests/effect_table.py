@@ -77,6 +77,11 @@ COLOURED = (gdx.ChannelDropout,)
 FLIPS = ["horizontal_flip", "vertical_flip"]  # which draw nothing
 
 
+def thorough(*values):
+    """Values of a parameter that are tried by the most thorough alone."""
+    return [pytest.param(value, marks=(pytest.mark.long, pytest.mark.thorough)) for value in values]
+
+
 def _each(names, also_long=()):
     # What has ranges, or others in it, runs the laws of the plain ones, and takes long to compile.
     rows = [pytest.param(EFFECTS[name], id=name) for name in names]

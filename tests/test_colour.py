@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from effect_table import chain, run, seeded_batch, seeds
+from effect_table import chain, run, seeded_batch, seeds, thorough
 from scipy import stats
 from sources import images
 
@@ -164,7 +164,7 @@ def test_images_for_which_nothing_is_drawn_are_clipped_where_the_chain_clips():
     assert (gdx.ColorJitter().pixels(image, {}, Scale()) == 1.5).all()
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["float32", *thorough("uint8", "float16", "bfloat16")])
 @pytest.mark.parametrize("effect", [ALL, gdx.BrightnessContrast()], ids=lambda effect: type(effect).__name__)
 def test_batches_of_1_3_8_and_64_have_the_same_bits(effect, dtype):
     batch = seeded_batch(64, shape=(17, 12, 3), dtype=dtype)

@@ -42,8 +42,10 @@ def read(directory, buffer_size, process):
 
 
 @many
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize(
+    ("processes", "workers"),
+    [(4, 0), (2, 2), *(pytest.param(*each, marks=pytest.mark.thorough) for each in ((2, 0), (4, 2)))],
+)
 def test_with_padding_each_record_is_valid_once_and_all_processes_end_together(processes, workers, tmp_path):
     kept = KEPT[processes]
     start(processes, tmp_path, "unequal", "pad", workers, json.dumps(kept))
@@ -83,7 +85,13 @@ def test_dropping_leaves_each_process_the_batches_that_all_have(processes, kept,
 
 
 @many
-@pytest.mark.parametrize(("mode", "kept"), [("pad", [5, 17]), ("pad", [9, 0]), ("drop", [17, 9])])
+@pytest.mark.parametrize(
+    ("mode", "kept"),
+    [
+        ("pad", [9, 0]),
+        *(pytest.param(*each, marks=pytest.mark.thorough) for each in (("pad", [5, 17]), ("drop", [17, 9]))),
+    ],
+)
 def test_a_state_in_the_middle_or_within_the_padding_goes_on_exactly(mode, kept, tmp_path):
     start(2, tmp_path, "resumed", mode, json.dumps(kept))
     steps = max(-(-count // 4) for count in kept) if mode == "pad" else min(kept) // 4

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from effect_table import chain, run, seeds
+from effect_table import chain, run, seeds, thorough
 from helpers import closing
 from scipy import stats
 from sources import images
@@ -489,7 +489,7 @@ def test_the_whole_image_at_its_own_size_keeps_its_bits():
         np.testing.assert_array_equal(result[name], data[name])
 
 
-@pytest.mark.parametrize("size", [(8, 8), (40, 5), (64, 64), (1, 1)], ids=str)
+@pytest.mark.parametrize("size", [(40, 5), *thorough((8, 8), (64, 64), (1, 1))], ids=str)
 def test_resizing_is_that_of_jax_within_the_rectangle(size):
     image = images(1, (50, 37, 3))[0]
     rng = np.random.default_rng(1)
@@ -545,7 +545,7 @@ def test_masks_take_the_pixel_that_their_centres_lie_in():
             np.testing.assert_array_equal(found, mask[np.ix_(rows, columns)])
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("dtype", ["float32", *thorough("uint8")])
 def test_a_record_has_the_same_bits_in_a_batch_of_any_size(dtype):
     links = chain(
         gdx.HorizontalFlip(),
@@ -902,7 +902,7 @@ every_axis_type = pytest.mark.parametrize(
 
 
 @every_axis_type
-@pytest.mark.parametrize("spec", [jax.P("data", "model"), jax.P(None, "model")], ids=str)
+@pytest.mark.parametrize("spec", [jax.P("data", "model"), *thorough(jax.P(None, "model"))], ids=str)
 def test_images_whose_height_is_spread_are_moved_by_devices_that_hold_them_whole(axis_type, spec):
     links = chain(gdx.HorizontalFlip(), gdx.RandomResizedCrop(size=(9, 7)), masks={"mask": 0}, boxes={"boxes": "xywh"})
     data = batch(mask=places("HW"), boxes=as_format(BOXES, "xywh"))

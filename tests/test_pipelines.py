@@ -41,7 +41,7 @@ def kept(folder):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["big_vision", "lerobot", "keras"])
+@pytest.mark.parametrize("kind", ["big_vision", "keras", pytest.param("lerobot", marks=pytest.mark.thorough)])
 def test_a_run_of_100_steps_that_is_killed_twice_sees_the_same_pixels(kind, tmp_path):
     run(kind, tmp_path / "whole")
     expected, weights = kept(tmp_path / "whole")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from effect_table import EFFECTS as TABLE
-from effect_table import LATER
+from effect_table import LATER, thorough
 
 import grain_datarax as gdx
 from grain_datarax.effects import patches
@@ -86,8 +86,7 @@ def test_a_compiled_program_chooses_nothing_while_it_runs(effect):
     assert "conditional(" not in program
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", LATER)
+@pytest.mark.parametrize("name", thorough(*LATER))
 def test_every_law_can_be_written_for_other_devices(name):
     for platform in ("cuda", "rocm", "tpu"):
         assert "stablehlo" in lowered(TABLE[name](), platform)

@@ -19,6 +19,7 @@ from grain_datarax.drawing import outline
 from grain_datarax.sample import as_taken, sample_picture
 
 pytestmark = pytest.mark.once
+THOROUGH = (pytest.mark.long, pytest.mark.thorough)
 
 ROOT = pathlib.Path(__file__).parent.parent
 PATCHES = gdx.PatchDropout(num_patches=2, patch_size=(3, 4), fill=0.5, p=0.5)
@@ -161,12 +162,12 @@ def test_a_preview_is_the_same_again_and_another_seed_another():
 @pytest.mark.parametrize(
     ("axes", "dtype", "value_range"),
     [
-        ("HW", "uint8", None),
         ("HWC", "bfloat16", (-1.0, 1.0)),
         ("CHW", "int16", (-1024, 3071)),
-        ("THW", "float32", None),
         ("THWC", "uint8", None),
-        ("TCHW", "float16", (0.0, 255.0)),
+        pytest.param("HW", "uint8", None, marks=THOROUGH),
+        pytest.param("THW", "float32", None, marks=THOROUGH),
+        pytest.param("TCHW", "float16", (0.0, 255.0), marks=THOROUGH),
     ],
 )
 def test_any_axes_and_types_are_shown_in_fractions_of_their_range(axes, dtype, value_range):
