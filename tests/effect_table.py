@@ -89,10 +89,12 @@ def _each(names, also_long=()):
     return rows + [pytest.param(EFFECTS[name], id=name, marks=marks) for name in also_long]
 
 
-def _each_type():
+def _each_type(later=()):
+    """All rows in `uint8`, and laws in floats; but for the first laws, and these of later ones, for the most thorough."""
     for name, make in EFFECTS.items():
         for dtype in ["uint8", "float16", "bfloat16", "float32"] if name in [*PLAIN, *LATER] else ["uint8"]:
-            marks = (pytest.mark.long, pytest.mark.thorough) if name in LATER and dtype != "uint8" else ()
+            some = name in FIRST or dtype in later
+            marks = () if some else (pytest.mark.long, pytest.mark.thorough)
             yield pytest.param(make, dtype, id=f"{name}-{dtype}", marks=marks)
 
 
@@ -106,6 +108,7 @@ every_effect_with_a_draw = pytest.mark.parametrize(
     "effect", _each(PLAIN, [name for name in EFFECTS if name not in [*PLAIN, *COMPOSED, *FLIPS]])
 )
 every_effect_and_dtype = pytest.mark.parametrize(("effect", "dtype"), list(_each_type()))
+every_effect_and_dtype_later_too = pytest.mark.parametrize(("effect", "dtype"), list(_each_type(["uint8"])))
 
 
 def chain(*effects, seed=0, **settings):

@@ -13,6 +13,8 @@ from sources import Records
 
 import grain_datarax as gdx
 
+pytestmark = pytest.mark.once
+
 
 def fails_at(label):
     def check(record):

@@ -22,6 +22,7 @@ from effect_table import (
     chain,
     every_effect,
     every_effect_and_dtype,
+    every_effect_and_dtype_later_too,
     every_effect_later_long,
     every_effect_some_long,
     every_effect_with_a_draw,
@@ -57,7 +58,7 @@ def test_keeps_dtype_and_shape_and_changes_pixels(effect, dtype, axes):
     assert (np.asarray(result) != batch["image"]).reshape(8, -1).any(axis=1).all()
 
 
-@every_effect_and_dtype
+@every_effect_and_dtype_later_too
 def test_record_and_batch_paths_agree_bit_for_bit(effect, dtype):
     source = grain.MapDataset.source([{"image": image} for image in images(16, dtype=dtype)])
     expected = [record["image"] for record in source.random_map(gdx.AugmentRecord(chain(effect())), seed=7)]

@@ -13,6 +13,8 @@ import grain_datarax as gdx
 from grain_datarax.augmenter import launcher_of
 from grain_datarax.fingerprint import differences
 
+pytestmark = pytest.mark.once
+
 
 def test_a_state_of_unnamed_effects_goes_back_and_names_them_where_others_would_go_on():
     source = SOURCES["MapDataset"](None)

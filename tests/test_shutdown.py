@@ -12,6 +12,8 @@ from device_sources import SOURCES, chain
 
 import grain_datarax as gdx
 
+pytestmark = pytest.mark.once
+
 
 def grains_deleter(thread):
     """Grain has one pool of threads for the whole process, which frees shared memory."""

@@ -12,6 +12,8 @@ import grain_datarax as gdx
 from grain_datarax.launch import compiled_count
 from grain_datarax.placement import RowSharding
 
+pytestmark = pytest.mark.once
+
 
 def test_augmenting_compiles_to_no_collective_operation():
     mesh = jax.make_mesh((4, 2), ("data", "model"))
