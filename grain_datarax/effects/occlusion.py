@@ -138,8 +138,11 @@ class Occlusion(PixelEffect):
     def pixels(self, image: jax.Array, drawn: Any, scale: Scale) -> jax.Array:
         height, width, channels = image.shape
         filling = jnp.asarray(self.filling(image, drawn, scale), image.dtype)
-        # An axis more, which makes JAX spread all of them as the image is, where devices have parts of an image.
-        return jnp.where(self.hidden(drawn, (height, width, channels))[None], filling, image)[0]
+        hidden = self.hidden(drawn, (height, width, channels))
+        if self.same_on_channel:
+            return jnp.where(hidden, filling, image)
+        # An axis more makes JAX spread all of them as the image is, where devices have parts of it.
+        return jnp.where(hidden[None], filling, image)[0]
 
     def filling(self, image: jax.Array, drawn: Any, scale: Scale) -> Any:
         """What fills the covered pixels, in the image's own values: what can be broadcast to `(H, W, C)`."""
