@@ -86,7 +86,7 @@ def patch_gaussian(dataset: str) -> Effect:
       >>> patch_gaussian("imagenet")
       PatchGaussian(side=(1, 250), std=(0.0, 1.0))
 
-    Source: Lopes et al., arXiv 1906.02611, section 4; the ranges are also the defaults of `random_patch_gaussian` in
+    Source: Lopes et al., arXiv 1906.02611; the ranges are also the defaults of `random_patch_gaussian` in
     TensorFlow's object detection.
     """
     Choice(("cifar", "imagenet"))("dataset", dataset)
