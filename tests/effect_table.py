@@ -90,15 +90,21 @@ def _each(names, also_long=()):
 
 
 def _each_type(later=()):
-    """All rows in `uint8`, and laws in floats; but for the first laws, and these of later ones, for the most thorough."""
+    """All rows in `uint8`, and laws in floats; those of later laws, but in these types, for the most thorough."""
     for name, make in EFFECTS.items():
         for dtype in ["uint8", "float16", "bfloat16", "float32"] if name in [*PLAIN, *LATER] else ["uint8"]:
-            some = name in FIRST or dtype in later
-            marks = () if some else (pytest.mark.long, pytest.mark.thorough)
+            if name in LATER:
+                marks = [pytest.mark.once] if dtype in later else [pytest.mark.long, pytest.mark.thorough]
+            else:
+                marks = {"float16": [pytest.mark.long, pytest.mark.thorough], "bfloat16": [pytest.mark.once]}.get(
+                    dtype, []
+                )
             yield pytest.param(make, dtype, id=f"{name}-{dtype}", marks=marks)
 
 
-every_effect = pytest.mark.parametrize("effect", _each(EFFECTS))
+every_effect = pytest.mark.parametrize(
+    "effect", [*_each(FIRST), *(pytest.param(EFFECTS[name], id=name, marks=pytest.mark.once) for name in LATER)]
+)
 every_effect_later_long = pytest.mark.parametrize("effect", _each(FIRST, LATER))
 every_effect_some_long = pytest.mark.parametrize(
     "effect", _each(PLAIN, [name for name in EFFECTS if name not in PLAIN])

@@ -29,6 +29,7 @@ from effect_table import (
     run,
     seeded_batch,
     seeds,
+    thorough,
     whole_table,
 )
 from helpers import assert_unpickling_starts_no_backend, closing, contents, loader, pixels
@@ -209,7 +210,7 @@ def test_a_sharded_batch_gets_the_pixels_of_one_device_and_no_collective(effect,
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize("axis_type", [AxisType.Explicit, *thorough(AxisType.Auto)], ids=str)
 def test_later_effects_in_one_chain_do_so_on_a_mesh(axis_type):
     batch, links = seeded_batch(16), chain(*(EFFECTS[name](name=name, p=0.5) for name in LATER))
     mesh = jax.make_mesh((8,), ("data",), axis_types=(axis_type,))

@@ -293,7 +293,7 @@ def hidden_reference(box, hidden, moved):
     return 1 - kept * (1 - share)
 
 
-@pytest.mark.parametrize("form", ["xyxy", "rel_cxcywh"])
+@pytest.mark.parametrize("form", ["rel_cxcywh", *thorough("xyxy")])
 @pytest.mark.parametrize("size", [None, (32, 20)])
 def test_what_is_covered_or_cut_away_is_counted_of_the_whole_box(form, size):
     patches = gdx.PatchDropout(num_patches=2, patch_size=(5, 4), fill=1.0)
