@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from grain_datarax import presets
     from grain_datarax.chain import Chain
+    from grain_datarax.check import check_pipeline
     from grain_datarax.device import DeviceLoader
     from grain_datarax.effects.brightness_contrast import BrightnessContrast, brightness_contrast
     from grain_datarax.effects.channel_dropout import ChannelDropout
@@ -101,6 +102,7 @@ __all__ = [
     "__version__",
     "augment",
     "brightness_contrast",
+    "check_pipeline",
     "child_seed",
     "color_jitter",
     "draws",
@@ -158,6 +160,7 @@ _HOMES = (
     "inspection",
     "pictures",
     "device",
+    "check",
 )
 
 

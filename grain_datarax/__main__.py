@@ -1,21 +1,38 @@
-"""`python -m grain_datarax preview IMAGE... --chain chain.yaml -o out.png` draws what a chain does to images."""
+"""Commands of `python -m grain_datarax`: draw what a chain does to images, check a pipeline for traps."""
 
 import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from grain_datarax.chain import Chain
+from grain_datarax.check import pipelines_of, report_of
 from grain_datarax.pictures import drawing_module, preview
 from grain_datarax.sample import as_taken
+from grain_datarax.traps.program import Program
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command; where that can't be done, says so in a line and ends with status 2."""
     parser = argparse.ArgumentParser(prog="python -m grain_datarax")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_preview(commands)
+    _add_check(commands)
+    given = parser.parse_args(arguments)
+    try:
+        status = given.run(given)
+    # What users get wrong is said by these: files, settings, images that the chain can't treat, extras.
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        print(f"{given.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2
+    if status:
+        sys.exit(status)
+
+
+def _add_preview(commands: Any) -> None:
     command = commands.add_parser(
         "preview",
         help="draw what a chain does to images",
@@ -31,14 +48,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("-o", "--output", required=True, type=pathlib.Path, help="the file to write, such as out.png")
     command.add_argument("--seed", type=int, default=0, help="another one makes other draws (default: %(default)s)")
     command.add_argument("--outlines", action="store_true", help="outline what effects cover")
-    given = parser.parse_args(arguments)
-    try:
-        write_preview(given.images, given.chain, given.output, seed=given.seed, outlines=given.outlines)
-    # What users get wrong is said by these: files, settings, images that the chain can't treat, extras.
-    except (ImportError, OSError, TypeError, ValueError) as error:
-        print(f"{command.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+    command.set_defaults(run=_preview, prog=command.prog)
+
+
+def _preview(given: argparse.Namespace) -> int:
+    write_preview(given.images, given.chain, given.output, seed=given.seed, outlines=given.outlines)
     print(f"Wrote {given.output}.")
+    return 0
+
+
+def _add_check(commands: Any) -> None:
+    command = commands.add_parser(
+        "check",
+        help="name the traps that a pipeline is in",
+        description="Imports a module, calls a function of it, and reads the pipelines that it returns. Ends with"
+        " status 0, or 1 where there are traps, or 2 where it can't read.",
+    )
+    command.add_argument(
+        "function",
+        metavar="MODULE:FUNCTION",
+        help="what returns a loader, a dataset, or several: a list, a tuple, a dict; called without arguments",
+    )
+    command.add_argument(
+        "--accelerator", action="store_true", default=None, help="check for a machine that has one (default: this one)"
+    )
+    command.set_defaults(run=_check, prog=command.prog)
+
+
+def _check(given: argparse.Namespace) -> int:
+    pipelines, path = pipelines_of(given.function)
+    report = report_of(pipelines, Program.of_file(path), accelerator=given.accelerator)
+    print(report)
+    return 1 if report.findings else 0
 
 
 def write_preview(

@@ -1,8 +1,9 @@
 """host batches -> augmented device batches, ahead of the training step."""
 
 import itertools
+import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import grain
@@ -14,6 +15,7 @@ from grain_datarax.augmenter import Augmenter, Operators
 from grain_datarax.equalize import MODES, Equalized
 from grain_datarax.fingerprint import NOTHING
 from grain_datarax.iterators import DeviceDatasetIterator, DeviceIterator
+from grain_datarax.pipelines import Kind, Step, read_pipeline
 from grain_datarax.placement import RowSharding
 from grain_datarax.prefetch import prefetched
 from grain_datarax.repeats import PassWatch
@@ -21,6 +23,9 @@ from grain_datarax.shardings import Spread
 from grain_datarax.shutdown import close_at_exit
 from grain_datarax.sources import host_batches, is_above_an_elastic_iterator, kind_of, may_have_workers
 from grain_datarax.stage import Stage
+from grain_datarax.traps import SILENT, find_traps
+from grain_datarax.traps.finding import Surroundings
+from grain_datarax.traps.program import Program, traps_of_program
 
 # What iterators have, and Orbax asks for.
 _OF_ITERATORS = ("get_state", "set_state", "start_prefetch", "save", "load")
@@ -147,6 +152,7 @@ class DeviceLoader(grain.IterDataset[Any]):
         # In all processes the same, if they make the same loaders and iterators.
         self._number = next(_numbers) if self._equalize else 0
         self._starts = itertools.count()
+        self._said_traps = False
         draws = keep_seed or (self._augment is not None and self._augment.launcher.draws)
         self._passes = PassWatch() if draws else None
         self._open: weakref.WeakSet[DeviceDatasetIterator] = weakref.WeakSet()
@@ -167,7 +173,13 @@ class DeviceLoader(grain.IterDataset[Any]):
         batches = self._batches()
         return DeviceIterator(batches) if isinstance(self._source, grain.DataLoader) else batches
 
+    def _step(self, expand: Callable[[Any], Step | None] | None = None) -> Step:
+        """This loader as the last step of a pipeline, see `grain_datarax.pipelines`."""
+        source = read_pipeline(self._source, expand)
+        return Step(Kind.DEVICE, "DeviceLoader", (source,), self, transform=self._augment)
+
     def _batches(self) -> DeviceDatasetIterator:
+        self._warn_of_traps()
         stage = self._stage()
         host, agreement = host_batches(self._source, self._buffer_size), None
         if self._equalize is None:
@@ -184,6 +196,23 @@ class DeviceLoader(grain.IterDataset[Any]):
         self._open.add(iterator)
         close_at_exit(iterator, may_have_workers(self._source))
         return iterator
+
+    def _warn_of_traps(self) -> None:
+        """Says the worst traps that the source is in, once, before workers start."""
+        if self._said_traps:
+            return
+        self._said_traps = True
+        last = self._step()
+        found = find_traps(last, Surroundings(processes=jax.process_count()), SILENT)
+        if may_have_workers(self._source):
+            found += traps_of_program(last, Program.running())
+        for finding in found:
+            if finding.worst:
+                warnings.warn(
+                    f"`source` must be free of traps: got {finding.trap}, {finding.where}: {finding.why}"
+                    f" {finding.change} See grain_datarax.check_pipeline.",
+                    stacklevel=4,
+                )
 
     def _stage(self) -> Stage:
         return Stage(self._rows, self._augment, self._keep_seed, self._pad_last_batch)
