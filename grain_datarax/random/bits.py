@@ -181,7 +181,11 @@ def _by_value(key: jax.Array, *, bit_width: int, shape: tuple[int, ...]) -> jax.
 
 
 def _words(key: jax.Array, index: jax.Array, bit_width: int) -> tuple[jax.Array, jax.Array]:
-    return threefry(key, index, jnp.full_like(index, bit_width))
+    return _hash(key, index, jnp.full_like(index, bit_width))
+
+
+# The same operations, which JAX then traces once for each shape, instead of in every draw.
+_hash = jax.jit(threefry, inline=True)
 
 
 def _pieces(words: Sequence[jax.Array], bit_width: int) -> list[jax.Array]:
