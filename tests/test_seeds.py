@@ -108,7 +108,8 @@ def test_records_that_share_a_seed_are_told_of_once_and_what_is_advised_mends_it
 
 
 def test_the_loader_tells_of_shared_seeds_too():
-    with pytest.warns(UserWarning, match="such as rows 0 and 1, which get the same noise"):
+    built, made = "got one seed for mixed datasets", "such as rows 0 and 1, which get the same noise"
+    with pytest.warns(UserWarning, match=built), pytest.warns(UserWarning, match=made):
         for _ in gdx.DeviceLoader(SHARED["mix"][0]().batch(8), chain(*NOISE)):
             pass
 

@@ -83,7 +83,7 @@ def with_workers(dataset, count=2):
 
 
 def within(composition, p):
-    return gdx.Chain([composition([gdx.BrightnessContrast(contrast=0.2, p=p)])], seed=0)
+    return gdx.Chain([composition([gdx.BrightnessContrast(brightness=0.1, contrast=0.2, p=p)])], seed=0)
 
 
 # trap -> pipelines that are in it, each beside the same one, mended.
