@@ -4,17 +4,22 @@ Each statistic is compared with its law under true randomness: five standard err
 fixed, so a test that passes always passes.
 """
 
+import pathlib
+import runpy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import seeds
+from helpers import loader, seeds
 from scipy import stats
 
+import grain_datarax as gdx
 from grain_datarax.random.bits import STREAM
 from grain_datarax.random.keys import operator_key, record_keys
 
 WORDS = 2**26
+PRACTRAND = pathlib.Path(__file__).parent.parent / "benchmarks" / "randomness.py"
 
 
 def bits_of(keys, count):
@@ -139,3 +144,21 @@ def test_pieces_of_one_hash_are_independent():
         for index, one in enumerate(pieces):
             for other in pieces[:index]:
                 assert abs(np.corrcoef(one, other)[0, 1]) < 5 / np.sqrt(one.size)
+
+
+def test_practrand_is_given_what_effects_draw_for_the_records_of_a_loader(tmp_path):
+    script, names = runpy.run_path(str(PRACTRAND)), ("GaussianNoise", "SaltPepperNoise", "PoissonNoise")
+    records = loader([gdx.SeedRecords()], count=4, seed=script["SAMPLER_SEED"])
+    record_seed = jnp.stack([record["record_seed"] for record in records])
+    keys = [record_keys(operator_key(jax.random.key(0), name), record_seed) for name in names]
+    drawn = np.stack([bits_of(key, 8 * 6 * 3) for key in keys], axis=1)  # of each record, of each effect
+
+    def written(blocks, count):
+        with open(tmp_path / "stream", "wb") as file:
+            script["write"](blocks, file, 4 * count)
+        return np.fromfile(tmp_path / "stream", "<u4")
+
+    np.testing.assert_array_equal(written(script["by_record"]((8, 6, 3), batch=2), drawn.size), drawn.ravel())
+    # One hash gives the values number i and i + n / 2.
+    pairs = drawn[:, 0].reshape(4, 2, -1).transpose(2, 1, 0).ravel()
+    np.testing.assert_array_equal(written(script["by_counter"](records=4), 501), pairs[:501])
