@@ -116,8 +116,7 @@ def make_loader(path: str, chain: gdx.Chain | list) -> gdx.DeviceLoader:
         data_source=source,
         sampler=grain.samplers.IndexSampler(len(source), shuffle=True, num_epochs=None, seed=0),
         operations=[Decode(), gdx.SeedRecords(), grain.transforms.Batch(BATCH_SIZE, drop_remainder=True)],
-        # Worker processes would outlive a run that is killed; the threads of DeviceLoader end with it.
-        worker_count=0,
+        worker_count=0,  # such records are read faster than worker processes start
         # DeviceLoader makes batches ahead already, and Grain's buffer costs more than it saves for such records.
         read_options=grain.ReadOptions(num_threads=0, prefetch_buffer_size=0),
     )

@@ -4,6 +4,8 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
+from grain_datarax import orphans
+
 if TYPE_CHECKING:
     from grain_datarax import presets
     from grain_datarax.chain import Chain
@@ -162,6 +164,8 @@ _HOMES = (
     "device",
     "check",
 )
+
+orphans.end_with_parent()  # here, since workers import the package before anything of it
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 
 import grain
 
+from grain_datarax.endings import Whole, with_errors_for_ends
+
 
 def host_batches(source: Any, buffer_size: int) -> grain.IterDataset[Any]:
     """The source as an `IterDataset`, whose iterators are in nobody else's hands."""
@@ -15,7 +17,7 @@ def host_batches(source: Any, buffer_size: int) -> grain.IterDataset[Any]:
         return _LoaderDataset(source)
     if isinstance(source, grain.MapDataset):
         # Grain's default reads 500 elements ahead, which are batches here.
-        return source.to_iter_dataset(grain.ReadOptions(min(buffer_size, 16), buffer_size))
+        return Whole(source).to_iter_dataset(grain.ReadOptions(min(buffer_size, 16), buffer_size))
     if isinstance(source, grain.experimental.ElasticIterator):
         # It has one iterator for all who ask, which the thread would run ahead with.
         own = copy.copy(source)
@@ -30,7 +32,7 @@ class _LoaderDataset(grain.IterDataset[Any]):
 
     def __init__(self, loader: grain.DataLoader) -> None:
         super().__init__()
-        self._loader = loader
+        self._loader = with_errors_for_ends(loader)
 
     def __iter__(self) -> grain.DatasetIterator[Any]:
         return _LoaderDatasetIterator(iter(self._loader))

@@ -1,19 +1,14 @@
 """Augmenting in Grain's worker processes: on the CPU, to NumPy, and with errors that survive the way back."""
 
 import logging
-import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
+from grain_datarax.orphans import in_grain_worker
+
 _log = logging.getLogger(__name__)
-
-
-def in_grain_worker() -> bool:
-    """Whether this is one of Grain's worker processes."""
-    # By name: a training process may itself be a child, and must keep its accelerator.
-    return multiprocessing.current_process().name.startswith("grain-process-prefetch")
 
 
 def run(augment: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Public pipelines, rebuilt: killed on their way and started again, they see the same pixels to the bit."""
 
-import contextlib
 import os
 import pathlib
 import pickle
@@ -17,16 +16,9 @@ PROGRAM = pathlib.Path(__file__).parent / "pipeline_process.py"
 def run(kind, folder, killed_at=None):
     arguments = [kind, str(folder)] + ([str(killed_at)] if killed_at else [])
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
-    # Into a file: workers of a killed process would hold a pipe open.
-    with open(folder.with_suffix(".log"), "w+") as log:
-        program = subprocess.Popen(
-            [sys.executable, str(PROGRAM), *arguments], stdout=log, stderr=log, env=environment, start_new_session=True
-        )
-        code = program.wait(timeout=180)
-        with contextlib.suppress(ProcessLookupError):  # what a killed one leaves behind
-            os.killpg(program.pid, signal.SIGKILL)
-        log.seek(0)
-        assert code == (-signal.SIGKILL if killed_at else 0), log.read()[-3000:]
+    command = [sys.executable, str(PROGRAM), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=180, check=False)
+    assert done.returncode == (-signal.SIGKILL if killed_at else 0), done.stderr[-3000:]
 
 
 def kept(folder):

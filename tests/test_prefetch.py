@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import grain
+import numpy as np
 import pytest
 from device_sources import BATCH, SEEDED, SOURCES, Map, chain, dataset, expected_from
 from helpers import closing, contents, loader
@@ -108,6 +109,70 @@ def test_stop_iteration_out_of_an_operator_does_not_end_the_data(source, buffer_
         assert isinstance(raised, RuntimeError)
         assert "`operators` must not raise StopIteration: got StopIteration(5) on a batch" in str(raised)
         assert isinstance(raised.__cause__, StopIteration)
+
+
+def raise_stop(*_):
+    raise StopIteration(5)
+
+
+class MapStops(grain.transforms.Map):
+    map = raise_stop
+
+
+class RandomMapStops(grain.transforms.RandomMap):
+    random_map = raise_stop
+
+
+class TfRandomMapStops(grain.transforms.TfRandomMap):
+    np_random_map = raise_stop
+
+
+class FilterStops(grain.transforms.Filter):
+    filter = raise_stop
+
+
+class FlatMapStops(grain.experimental.FlatMapTransform):
+    max_fan_out = 2
+    flat_map = raise_stop
+
+
+STOPPING = {
+    **{kind.__name__: lambda kind=kind: loader([*SEEDED[:1], kind(), *SEEDED[1:]]) for kind in
+       (MapStops, RandomMapStops, TfRandomMapStops, FilterStops, FlatMapStops)},
+    "batch_fn": lambda: loader([*SEEDED[:1], grain.transforms.Batch(BATCH, batch_fn=raise_stop)]),
+    "loader, its source": lambda: FAILING["loader, its source"](StopIteration(5)),
+    "MapDataset": lambda: FAILING["MapDataset"](StopIteration(5)),
+    "MapDataset, a map": lambda: dataset().map(raise_stop).batch(BATCH),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("buffer_size", [0, 2])
+@pytest.mark.parametrize("source", STOPPING)
+def test_stop_iteration_out_of_a_source_does_not_end_the_data(source, buffer_size):
+    with closing(iter(gdx.DeviceLoader(STOPPING[source](), buffer_size=buffer_size))) as iterator:
+        raised = raised_within(20, lambda: list(iterator))
+        assert isinstance(raised, RuntimeError)
+        assert "must not raise StopIteration, which would end the data: got StopIteration(5)" in str(raised)
+        assert isinstance(raised.__cause__, StopIteration)
+
+
+class PaddedBatch:
+    """A batch function that can put its arrays into shared memory, as Grain asks it to."""
+
+    shared = False
+
+    def enable_shared_memory_output(self):
+        self.shared = True
+
+    def __call__(self, records):
+        return {"label": np.array([record["label"] for record in records]), "shared": self.shared}
+
+
+@pytest.mark.long
+def test_a_batch_function_is_asked_for_shared_memory_as_without_a_device_loader():
+    source = loader([grain.transforms.Batch(BATCH, batch_fn=PaddedBatch())], workers=1)
+    with closing(iter(source)) as own, closing(iter(gdx.DeviceLoader(source))) as device:
+        assert [next(own)["shared"], next(device)["shared"]] == [True, True]
 
 
 @every_no_exception
