@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from grain_datarax import orphans
 
 if TYPE_CHECKING:
-    from grain_datarax import presets
+    from grain_datarax import presets, testing
     from grain_datarax.chain import Chain
     from grain_datarax.check import check_pipeline
     from grain_datarax.device import DeviceLoader
@@ -118,6 +118,7 @@ __all__ = [
     "random_resized_crop",
     "replay",
     "salt_pepper_noise",
+    "testing",
     "vertical_flip",
 ]
 
@@ -171,8 +172,8 @@ orphans.end_with_parent()  # here, since workers import the package before anyth
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.metadata.version("grain-datarax")
-    if name == "presets":
-        return importlib.import_module(f"{__name__}.presets")
+    if name in ("presets", "testing"):
+        return importlib.import_module(f"{__name__}.{name}")
     if name in __all__:
         for home in _HOMES:
             module = importlib.import_module(f"{__name__}.{home}")
