@@ -239,6 +239,10 @@ def test_arguments_of_the_wrong_kind_are_refused():
         assert_reproducible(sound.dataset, key="label", axes=("resume",), batch_sizes=(8,), resume_steps=(1, 5))
     with pytest.raises(TypeError, match="`make_pipeline` must take `shard_options`"):
         assert_hosts_differ(traps.one_epoch)
+    with pytest.raises(ValueError, match="`make_pipeline` must have records for each shard: got 1, 0"):
+        assert_hosts_differ(
+            lambda shard_index, shard_count: traps.source(1)[shard_index::shard_count].batch(1), drawn="label"
+        )
     with pytest.raises(ValueError, match=r"`steps` must lie within the 6 batches: got \[6\]. Pass 0 to 5"):
         assert_resumable(traps.Moving, steps=(6,))
 

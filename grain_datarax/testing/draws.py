@@ -81,16 +81,13 @@ def assert_hosts_differ(
             read(maker(Setting(shard_index=index, shard_count=shard_count)), reading, records).rows
             for index in range(shard_count)
         ]
-    pairs = itertools.combinations(range(shard_count), 2)
-    lines = [
-        _line(
-            f"shards {one}, {other}",
-            min(len(shards[one]), len(shards[other])),
-            _shared(shards[one], shards[other], enough=_enough(drawn)),
-        )
-        for one, other in pairs
-    ]
     counts = ", ".join(str(len(rows)) for rows in shards)
+    if not all(shards):
+        raise ValueError(f"`make_pipeline` must have records for each shard: got {counts}. Give it more of them.")
+    lines = []
+    for (one, rows), (other, others) in itertools.combinations(enumerate(shards), 2):
+        pairs = _shared(rows, others, enough=_enough(drawn))
+        lines.append(_line(f"shards {one}, {other}", min(len(rows), len(others)), pairs))
     return Report(f"{counts} records of {maker.name}:", tuple(lines), columns=_COLUMNS).require()
 
 
@@ -150,7 +147,7 @@ def assert_epochs_differ(
 
 _COLUMNS = ("compared", "repeated")
 # Where nothing comes twice on either side, six in common are chance in less than one of 200 cases, however few values
-# there are: the chances of both together are highest, 0.0043, where 3.5 in common are to be expected.
+# there are: the chances of both together are highest, 0.0043, where 3.4 in common are to be expected.
 _NO_CHANCE = 6
 
 
