@@ -17,8 +17,8 @@ _CAUSES = (
 _NEXT_PASS = (
     "which repeats every pixel, as Grain draws the same in each pass. For new ones, pass once over all epochs:"
     " IndexSampler(..., num_epochs=n), or dataset.repeat(n) in front of SeedRecords; or make a loader for each epoch,"
-    " its sampler or dataset seeded by the epoch; with SeedRecords(key=...), its salt. For an evaluation that is to"
-    " repeat, or what is read twice on purpose, leave it."
+    " its sampler or dataset seeded by the epoch, and SeedRecords(salt=str(epoch)), as neighbouring seeds of samplers"
+    " share their generators. For an evaluation that is to repeat, or what is read twice on purpose, leave it."
 )
 
 

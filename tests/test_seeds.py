@@ -267,7 +267,7 @@ def test_a_second_pass_says_once_that_it_repeats_and_both_ways_out_do_not():
     with pytest.warns(UserWarning, match="got those of the first batch again, which repeats every pixel") as said:
         assert pixels(data) == pixels(data) == first
     assert len(said) == 1
-    assert all(words in str(said[0].message) for words in ("num_epochs=n", "dataset.repeat(n)", "seeded by the epoch"))
+    assert all(words in str(said[0].message) for words in ("num_epochs=n", "dataset.repeat(n)", "salt=str(epoch)"))
     at_once = pixels(loader(operations(), epochs=2))
     assert (at_once[:3], len(set(at_once))) == (first, 6)
     apart = [pixels(loader(operations(), seed=5 + 100 * epoch)) for epoch in range(2)]
@@ -302,6 +302,16 @@ def test_both_ways_out_give_new_pixels_in_each_epoch():
         assert len(set(pixels(gdx.DeviceLoader(repeated, chain(*NOISE))))) == 4
         apart = [pixels(gdx.DeviceLoader(host_batches(seed=5 + 100 * epoch), chain(*NOISE))) for epoch in range(2)]
         assert len({*apart[0], *apart[1]}) == 4
+
+
+def test_a_loader_for_each_epoch_draws_anew_with_the_salt_that_is_advised():
+    def seeds(epoch, salt):
+        batches = loader([gdx.SeedRecords(salt=salt), grain.transforms.Batch(4)], seed=epoch)
+        return {seed.tobytes() for batch in batches for seed in batch["record_seed"]}
+
+    assert len(seeds(0, "") & seeds(1, "")) == 11  # of 12: neighbouring sampler seeds, shifted by one
+    epochs = [seeds(epoch, str(epoch)) for epoch in range(3)]
+    assert len(set.union(*epochs)) == 36
 
 
 def test_what_is_restored_or_only_placed_is_no_second_pass():
