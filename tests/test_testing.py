@@ -25,7 +25,7 @@ from grain_datarax.testing import (
 )
 from grain_datarax.testing.comparison import compare, difference
 from grain_datarax.testing.process import in_second_process
-from grain_datarax.testing.rows import Row
+from grain_datarax.testing.rows import Reading, Row, read
 
 pytestmark = pytest.mark.once
 
@@ -174,6 +174,47 @@ def test_dropped_remainders_are_told_from_lost_and_from_doubled_records():
     assert report.lines[-1].faults[0].startswith("8 records new or doubled, of which dropped remainders explain 3: ")
 
 
+def test_each_epoch_may_drop_a_remainder_of_shards():
+    def make(shard_options):
+        return traps.data_loader([grain.transforms.Batch(1)], shard_options, shard_options, epochs=2)
+
+    report = assert_reproducible(make, key="label", axes=("shard_count",), shard_counts=(5,))
+    assert [len(line.missing) for line in report.lines] == [2 * (traps.COUNT % 5)]
+
+
+def test_lost_and_doubled_records_are_looked_for_only_where_all_were_read():
+    check = functools.partial(report_of, assert_reproducible, key="label", axes=("shard_count",), fields=("label",))
+    cut, whole = (check(traps.sampler_and_loader_sharded, records=count) for count in (12, traps.COUNT))
+    assert (cut.faulty, whole.faulty) == ((), ())
+    assert cut.lines[0].compared < 12
+    assert (cut.lines[0].missing, cut.lines[0].extra) == ((), ())
+    assert cut.notes[1:] == ("not looked at: lost and doubled records (there are more than `records`=12)",)
+    assert whole.notes[1:] == ()
+
+
+def test_records_are_copied_and_iterators_closed():
+    class Reused:
+        def __init__(self):
+            self.closed, self.count, self.buffer = False, 0, np.zeros((2, 1))
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if self.count == 3:
+                raise StopIteration
+            self.count += 1
+            self.buffer[:] = self.count
+            return {"label": self.buffer}
+
+        def close(self):
+            self.closed = True
+
+    pipeline = Reused()
+    assert [row.leaves["label"].item() for row in read(pipeline, Reading(None), 9).rows] == [1, 1, 2, 2, 3, 3]
+    assert pipeline.closed
+
+
 def test_records_are_told_apart_by_paths_by_functions_and_by_several_fields():
     def make(batch_size):
         records = [{"meta": {"set": place % 2, "id": place // 2}, "name": f"{place:04}"} for place in range(8)]
@@ -229,6 +270,8 @@ def test_arguments_of_the_wrong_kind_are_refused():
         TypeError, match=r"got folder. Give it a default, or pass functools.partial\(make_pipeline, folder"
     ):
         assert_reproducible(lambda folder: folder, key="label")
+    with pytest.raises(ValueError, match="got batch_size, but dataset has no `batch_size`"):
+        assert_reproducible(functools.partial(sound.dataset, batch_size=4), key="label", axes=("batch_size",))
     with pytest.raises(ValueError, match="`axes` must be of second_run, .* got batches"):
         assert_reproducible(sound.dataset, key="label", axes=("batches",))
     with pytest.raises(ValueError, match=r"`batch_sizes` must be 1 or more: got \(0,\)"):
@@ -328,6 +371,14 @@ def test_a_few_draws_in_common_are_chance_unless_they_are_seeds():
     assert len(report_of(assert_hosts_differ, seeded).lines[0].changed) == 1
 
 
+def test_one_record_that_draws_the_same_again_is_told():
+    def make(epoch):
+        records = [{"label": label, "noise": label + 100 * epoch * (label > 0)} for label in range(8)]
+        return grain.MapDataset.source(records).batch(4)
+
+    assert report_of(assert_epochs_differ, make, key="label", drawn="noise").lines[0].changed == (0,)
+
+
 def test_epochs_that_repeat_are_found_and_where_epochs_come_from_is_said():
     one = functools.partial(report_of, assert_epochs_differ, key="label", drawn="noise")
     for make, how in [
@@ -386,6 +437,7 @@ NAN = float("nan")
     ("before", "after", "words"),
     [
         (np.float32([1, NAN]), np.float32([1, NAN]), ""),
+        (np.float32([NAN]), np.array([0x7FC00001], np.uint32).view(np.float32), ""),
         (np.float32([1, 0.0]), np.float32([1, -0.0]), "`x`[1] is -0.0, not 0.0"),
         (np.float32(2), jnp.float32(2), ""),
         (np.array([NAN, 1], ml_dtypes.bfloat16), np.array([NAN, 1], ml_dtypes.bfloat16), ""),
@@ -410,8 +462,6 @@ NAN = float("nan")
     ],
 )
 def test_records_are_compared_bit_for_bit(before, after, words):
-    from grain_datarax.testing.rows import Reading
-
     rows = [Reading(None, batched=False).rows({"x": each}, 0)[0].leaves for each in (before, after)]
     assert difference(*rows) == words
 
@@ -456,8 +506,10 @@ def sleeps():
 def test_a_second_process_that_fails_or_takes_too_long_is_told_and_ended():
     with pytest.raises(RuntimeError, match="(?s)The second process raised Traceback.*LookupError: nothing there"):
         in_second_process(fails, timeout=60)
+    start = time.monotonic()
     with pytest.raises(TimeoutError, match="`timeout` must suffice for the second process: got 0.5 seconds"):
         in_second_process(sleeps, timeout=0.5)
+    assert time.monotonic() - start < 25
     assert not multiprocessing.active_children()
 
 
