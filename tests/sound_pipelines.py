@@ -8,6 +8,8 @@ from sources import Records
 import grain_datarax as gdx
 
 CHAIN = gdx.Chain([gdx.PatchDropout(num_patches=2, patch_size=(3, 4)), gdx.GaussianNoise(std=0.1, p=0.5)], seed=0)
+# One for all: each compiles for itself.
+AUGMENT_BATCH, AUGMENT_RECORD = gdx.AugmentBatch(CHAIN), gdx.AugmentRecord(CHAIN)
 READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
 COUNT = 20
 
@@ -33,8 +35,8 @@ def loader(operations, worker_count=0, shard_options=None, epochs=2):
 def data_loader(batch_size=8, worker_count=0, shard_options=None, per_record=False):
     """The drop-in: AugmentBatch, or AugmentRecord before batching, in the operations."""
     if per_record:
-        return loader([gdx.AugmentRecord(CHAIN)], worker_count, shard_options)
-    batched = [gdx.SeedRecords(), grain.transforms.Batch(batch_size), gdx.AugmentBatch(CHAIN)]
+        return loader([AUGMENT_RECORD], worker_count, shard_options)
+    batched = [gdx.SeedRecords(), grain.transforms.Batch(batch_size), AUGMENT_BATCH]
     return loader(batched, worker_count, shard_options)
 
 
@@ -48,7 +50,7 @@ def dataset(batch_size=8, worker_count=0, shard_index=0, shard_count=1, per_reco
     """The Dataset API: drawn, then cut for the hosts."""
     source = grain.MapDataset.source(Records(COUNT)).map(Decode()).shuffle(seed=1).repeat(2)
     if per_record:
-        return source.random_map(gdx.AugmentRecord(CHAIN), seed=7)
+        return source.random_map(AUGMENT_RECORD, seed=7)
     seeded = source.random_map(gdx.SeedRecords(), seed=7)[shard_index::shard_count].batch(batch_size)
     batches = seeded.to_iter_dataset(READ_OPTIONS).mp_prefetch(grain.MultiprocessingOptions(num_workers=worker_count))
-    return batches.map(gdx.AugmentBatch(CHAIN))
+    return batches.map(AUGMENT_BATCH)
