@@ -185,7 +185,7 @@ def _words(key: jax.Array, index: jax.Array, bit_width: int) -> tuple[jax.Array,
 
 
 # The same operations, which JAX then traces once for each shape, instead of in every draw.
-_hash = jax.jit(threefry, inline=True)
+_hash: Callable[..., tuple[jax.Array, jax.Array]] = jax.jit(threefry, inline=True)
 
 
 def _pieces(words: Sequence[jax.Array], bit_width: int) -> list[jax.Array]:
