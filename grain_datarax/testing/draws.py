@@ -35,7 +35,7 @@ def assert_hosts_differ(
     What was drawn is compared, not what became of it: `drawn` must tell the random part of a record and nothing of the
     record itself. No six records of a shard may have drawn what records of another had, nor one of them a seed; six, as
     fewer may be chance if there are few values. Where these are so few that records of one shard have the same, as with
-    a coin that is tossed for each, only shards that agree in all records are told of.
+    a coin that is tossed for each, only shards that agree in all of eight records or more are told of.
 
     Args:
       make_pipeline: As in `assert_reproducible`; it takes `shard_options`, or `shard_index` and `shard_count`.
@@ -86,7 +86,8 @@ def assert_hosts_differ(
         raise ValueError(f"`make_pipeline` must have records for each shard: got {counts}. Give it more of them.")
     lines = []
     for (one, rows), (other, others) in itertools.combinations(enumerate(shards), 2):
-        pairs = _shared(rows, others, enough=_enough(drawn))
+        fine = _is_fine(rows) and _is_fine(others)
+        pairs = _shared(rows, others, fine=fine, enough=_enough(drawn))
         lines.append(_line(f"shards {one}, {other}", min(len(rows), len(others)), pairs))
     return Report(f"{counts} records of {maker.name}:", tuple(lines), columns=_COLUMNS).require()
 
@@ -149,6 +150,8 @@ _COLUMNS = ("compared", "repeated")
 # Where nothing comes twice on either side, six in common are chance in less than one of 200 cases, however few values
 # there are: the chances of both together are highest, 0.0043, where 3.4 in common are to be expected.
 _NO_CHANCE = 6
+# A coin falls alike eight times in one of 256 cases.
+_NO_COIN = 8
 
 
 def _enough(drawn: Drawn) -> int:
@@ -174,27 +177,31 @@ class _Drawn:
         return get_field(record, self.drawn)
 
 
-def _shared(before: Sequence[Row], after: Sequence[Row], *, enough: int) -> list[tuple[Row, Row]]:
+def _shared(before: Sequence[Row], after: Sequence[Row], *, fine: bool, enough: int) -> list[tuple[Row, Row]]:
     """Those of `after` that drew what one of `before` had drawn, if so many are no chance."""
-    first, second = [_bits(row) for row in before], [_bits(row) for row in after]
-    if len({*first}) == len(first) and len({*second}) == len(second):
-        rows = dict(zip(first, before, strict=True))
-        pairs = [(rows[bits], row) for bits, row in zip(second, after, strict=True) if bits in rows]
-    else:  # few values: all must agree, one by one
-        pairs = [(row, again) for row, again in zip(before, after, strict=False) if _bits(row) == _bits(again)]
-        enough = min(len(first), len(second))
-    return pairs if len(pairs) >= min(enough, len(second)) else []
+    if fine:
+        rows = {_bits(row): row for row in before}
+        pairs = [(rows[bits], row) for row in after if (bits := _bits(row)) in rows]
+        return pairs if len(pairs) >= min(enough, len(after)) else []
+    pairs = [(row, again) for row, again in zip(before, after, strict=False) if _bits(row) == _bits(again)]
+    return pairs if len(pairs) >= max(_NO_COIN, min(len(before), len(after))) else []
 
 
 def _again(epochs: Sequence[Mapping[Hashable, Row]], *, enough: int) -> list[tuple[Row, Row]]:
     """Those of later epochs that drew what they, or many of them, had drawn before."""
+    fine = _is_fine(list(epochs[0].values()))
     found: dict[int, tuple[Row, Row]] = {}
     for before, after in itertools.combinations(epochs, 2):
         both = [key for key in after if key in before]
-        pairs = _shared([before[key] for key in both], [after[key] for key in both], enough=1)
+        pairs = _shared([before[key] for key in both], [after[key] for key in both], fine=fine, enough=1)
         if len(pairs) >= enough or any(row.key == again.key for row, again in pairs):
             found |= {id(again): (row, again) for row, again in pairs}
     return list(found.values())
+
+
+def _is_fine(rows: Sequence[Row]) -> bool:
+    """Whether so many values are possible that none was drawn twice."""
+    return len({_bits(row) for row in rows}) == len(rows)
 
 
 def _passes(maker: Maker, reading: Reading, records: int) -> tuple[str, Sequence[Row]]:

@@ -63,10 +63,10 @@ def _run(pickled: bytes, sender: Connection) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     absl.flags.FLAGS.mark_as_parsed()  # which Grain's workers ask for (google/grain#1355)
     try:
-        answer = True, cloudpickle.loads(pickled)()
+        answer = cloudpickle.dumps((True, cloudpickle.loads(pickled)()))
     except Exception as error:
-        answer = False, "".join(traceback.format_exception(error))
-    sender.send_bytes(cloudpickle.dumps(answer))
+        answer = cloudpickle.dumps((False, "".join(traceback.format_exception(error))))
+    sender.send_bytes(answer)
     sender.close()
 
 
