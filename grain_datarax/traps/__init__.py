@@ -14,7 +14,6 @@ SILENT: tuple[Rule, ...] = (
     numbers.repeated,
     numbers.one_seed_for_stages,
     numbers.one_seed_for_mixed,
-    seeds.shared_by_children,
     shares.dealt_by_the_sampler,
 )
 RULES: tuple[Rule, ...] = (
@@ -22,6 +21,7 @@ RULES: tuple[Rule, ...] = (
     seeds.missing,
     seeds.twice,
     seeds.behind_shuffle,
+    seeds.shared_by_children,
     seeds.for_nothing,
     shares.dealt_with_a_rest,
     speed.augmented_in_workers,

@@ -66,7 +66,6 @@ def shared_by_children(last: Step, _: Surroundings) -> Iterator[Finding]:
                 f"{step.where} behind SeedRecords",
                 "all children of a record have its seed, and so the same noise.",
                 f"Wrap it: gdx.SeedChildren({written(step.transform)}).",
-                worst=True,
             )
 
 
