@@ -1,5 +1,6 @@
 import gc
 import os
+import zlib
 
 # Eight virtual devices for the tests of meshes; set before JAX starts a backend.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 " + os.environ.get("XLA_FLAGS", "")
@@ -21,9 +22,30 @@ hypothesis.settings.register_profile("thorough", max_examples=10_000, database=N
 hypothesis.settings.load_profile("suite")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption("--thin", type=int, metavar="N", help="run at most N parameter sets of each test, spread evenly")
+
+
+def pytest_collection_modifyitems(config, items):
+    if most := config.getoption("--thin"):
+        kept = {id(item) for item in _spread(items, most)}
+        config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+        items[:] = [item for item in items if id(item) in kept]
     # Long ones first, so that in the end no process is left with one while the others have nothing to do.
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def _spread(items, most):
+    """At most so many of each test's parameter sets: other ones of other tests, and the same every time."""
+    tests = {}
+    for item in items:
+        tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for name, sets in tests.items():
+        if len(sets) <= most or sets[0].get_closest_marker("whole"):
+            yield from sets
+        else:
+            first = zlib.crc32(name.encode())
+            yield from (sets[(first + place * len(sets) // most) % len(sets)] for place in range(most))
 
 
 @pytest.fixture(autouse=True)

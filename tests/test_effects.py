@@ -59,6 +59,7 @@ def test_keeps_dtype_and_shape_and_changes_pixels(effect, dtype, axes):
     assert (np.asarray(result) != batch["image"]).reshape(8, -1).any(axis=1).all()
 
 
+@pytest.mark.whole
 @every_effect_and_dtype_later_too
 def test_record_and_batch_paths_agree_bit_for_bit(effect, dtype):
     source = grain.MapDataset.source([{"image": image} for image in images(16, dtype=dtype)])
@@ -209,6 +210,7 @@ def test_a_sharded_batch_gets_the_pixels_of_one_device_and_no_collective(effect,
     assert not [name for name in ("all-reduce", "all-gather", "all-to-all", "collective-permute") if name in text]
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 @pytest.mark.parametrize("axis_type", [AxisType.Explicit, *thorough(AxisType.Auto)], ids=str)
 def test_later_effects_in_one_chain_do_so_on_a_mesh(axis_type):

@@ -89,6 +89,8 @@ def test_an_effect_alone_draws_what_it_draws_in_the_chain_and_the_whole_is_a_rep
         assert (panels[0] != panels[1]).any()
 
 
+@pytest.mark.long
+@pytest.mark.thorough
 def test_an_effect_behind_crops_to_a_size_is_shown_behind_them():
     crops = [gdx.RandomResizedCrop(size=(32, 32), scale=0.5), gdx.PadCrop(padding=2, size=(20, 32), mode="edge")]
     patches = gdx.PatchDropout(num_patches=3, patch_size=(4, 5), p=0.5)
@@ -120,6 +122,8 @@ def test_an_effect_behind_crops_to_a_size_is_shown_behind_them():
     assert captions[4].endswith("behind RandomResizedCrop, behind PadCrop")
 
 
+@pytest.mark.long
+@pytest.mark.thorough
 def test_patches_of_a_size_need_room_behind_the_crop_alone():
     chain = gdx.Chain([gdx.RandomResizedCrop(size=(32, 32)), gdx.PatchDropout(patch_size=(30, 30))], seed=0)
     original, _, dropped, whole = shown(gdx.preview(chain, photographs((16, 48, 3))), 0, 4)
@@ -212,6 +216,8 @@ def test_converted_images_are_shown_as_what_they_stand_for(conversion, value_ran
         np.testing.assert_allclose(panel, expected, atol=1e-6)
 
 
+@pytest.mark.long
+@pytest.mark.thorough
 def test_few_channels_are_grey_and_many_are_the_first_three():
     chain = gdx.Chain([PATCHES], seed=0, channels=(0,))
     image = photographs((8, 8, 5))[0]
@@ -227,6 +233,8 @@ class Sample:
     record_seed: np.ndarray | None = None
 
 
+@pytest.mark.long
+@pytest.mark.thorough
 def test_images_may_be_any_records_that_hold_them():
     images = photographs((12, 12, 3), (12, 12, 3))
     seeds = np.stack([record_seed(0), record_seed(1)])
@@ -258,6 +266,8 @@ def test_images_may_be_any_records_that_hold_them():
     np.testing.assert_array_equal(alone, expected[1])
 
 
+@pytest.mark.long
+@pytest.mark.thorough
 def test_a_pair_of_images_has_a_row_each_with_its_name():
     chain = gdx.Chain([PATCHES], seed=0, image=["left", "right"])
     left, right = photographs((16, 16, 3), (16, 16, 3))
@@ -278,6 +288,8 @@ def test_padded_images_are_shown_without_their_padding():
     np.testing.assert_array_equal(shown(figure, 0, 4)[3], in_fractions(replayed[:16, :12]))
 
 
+@pytest.mark.long
+@pytest.mark.thorough
 def test_records_are_mixed_with_their_partner_or_the_next_image_of_their_size():
     chain = gdx.Chain([gdx.MixUp(alpha=1.0), gdx.CutMix()], seed=0, labels="label")
     first, small, second, last = photographs((20, 20, 3), (8, 8, 3), (20, 20, 3), (20, 20, 3))
@@ -316,6 +328,8 @@ def test_an_outline_encloses_exactly_its_pixels(shape):
     np.testing.assert_array_equal(across, pixels)
 
 
+@pytest.mark.long
+@pytest.mark.thorough
 def test_a_figure_is_as_large_as_its_grid_and_shows_itself():
     chain = gdx.Chain(
         [PATCHES, gdx.PatchDropout(patch_size=(2, 2), name="an effect with a name that is far too long")], seed=0
