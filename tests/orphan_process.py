@@ -14,9 +14,9 @@ import time
 import grain
 from sources import Records
 
-# So that what it leaves can be told from that of others.
-multiprocessing.shared_memory._SHM_NAME_PREFIX = f"/{os.environ['PREFIX']}"
-multiprocessing.current_process()._config["semprefix"] = f"/{os.environ['PREFIX']}"
+if prefix := os.environ.get("PREFIX"):  # so that what it leaves can be told from that of others
+    multiprocessing.shared_memory._SHM_NAME_PREFIX = f"/{prefix}"
+    multiprocessing.current_process()._config["semprefix"] = f"/{prefix}"
 
 
 class Busy(grain.transforms.Map):
