@@ -5,7 +5,7 @@ It prints "ready" once it is in its phase: for "start" in the moment before the 
 
 import sys
 
-if __name__ == "__main__" or sys.argv[1] == "start":  # else workers import it with what they unpickle
+if __name__ == "__main__" or sys.argv[1:2] == ["start"]:  # else workers import it with what they unpickle
     import grain_datarax as gdx  # first, as from here on they end with their parent
 import multiprocessing.shared_memory
 import os
