@@ -23,7 +23,7 @@ hypothesis.settings.load_profile("suite")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--thin", type=int, metavar="N", help="run at most N parameter sets of each test, spread evenly")
+    parser.addoption("--thin", type=int, metavar="N", help="run at most N parameter sets of each test")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -36,16 +36,17 @@ def pytest_collection_modifyitems(config, items):
 
 
 def _spread(items, most):
-    """At most so many of each test's parameter sets: other ones of other tests, and the same every time."""
+    """At most so many of each test's parameter sets, and of long ones half: the same every time, others of each test."""
     tests = {}
     for item in items:
-        tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    for name, sets in tests.items():
-        if len(sets) <= most or sets[0].get_closest_marker("whole"):
+        tests.setdefault((item.nodeid.partition("[")[0], item.get_closest_marker("long") is None), []).append(item)
+    for (name, is_short), sets in tests.items():
+        count = most if is_short else max(most // 2, 1)
+        if len(sets) <= count or sets[0].get_closest_marker("whole"):
             yield from sets
         else:
             first = zlib.crc32(name.encode())
-            yield from (sets[(first + place * len(sets) // most) % len(sets)] for place in range(most))
+            yield from (sets[(first + place * len(sets) // count) % len(sets)] for place in range(count))
 
 
 @pytest.fixture(autouse=True)

@@ -62,6 +62,7 @@ def test_a_function_of_dm_pix_gives_a_record_its_pixels_in_any_batch(name):
 
 
 @pytest.mark.long
+@pytest.mark.thorough
 def test_workers_give_the_same_pixels_and_go_on_where_a_state_was_taken():
     links = chain(*(gdx.Function(function, name=name, p=0.5) for name, function in FUNCTIONS.items()))
 

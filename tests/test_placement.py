@@ -16,6 +16,7 @@ from grain_datarax.placement import RowSharding
 
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
 @pytest.mark.parametrize("dtype", ["uint8", "bfloat16", "float32"])
+@pytest.mark.long
 def test_any_number_of_devices_gives_the_pixels_of_one(devices, dtype):
     operators = [OPERATORS[mode](name=mode) for mode in OPERATORS]
     expected = pixels(loader([*SEEDED, gdx.AugmentBatch(operators)], dtype=dtype))
