@@ -43,7 +43,15 @@ def _add_preview(commands: Any) -> None:
         "--chain",
         required=True,
         type=pathlib.Path,
-        help="what chain.save wrote, YAML or JSON; it may name functions, which are imported: only files you trust",
+        help="what chain.save wrote, YAML or JSON: data, of which nothing is imported that --function does not name",
+    )
+    command.add_argument(
+        "--function",
+        action="append",
+        default=[],
+        dest="functions",
+        metavar="MODULE:NAME",
+        help="a function that the chain may name, which is imported and called; once for each",
     )
     command.add_argument("-o", "--output", required=True, type=pathlib.Path, help="the file to write, such as out.png")
     command.add_argument("--seed", type=int, default=0, help="another one makes other draws (default: %(default)s)")
@@ -52,7 +60,9 @@ def _add_preview(commands: Any) -> None:
 
 
 def _preview(given: argparse.Namespace) -> int:
-    write_preview(given.images, given.chain, given.output, seed=given.seed, outlines=given.outlines)
+    write_preview(
+        given.images, given.chain, given.output, given.functions, seed=given.seed, outlines=given.outlines
+    )
     print(f"Wrote {given.output}.")
     return 0
 
@@ -83,9 +93,15 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def write_preview(
-    images: Sequence[pathlib.Path], chain: pathlib.Path, output: pathlib.Path, *, seed: int, outlines: bool
+    images: Sequence[pathlib.Path],
+    chain: pathlib.Path,
+    output: pathlib.Path,
+    functions: Sequence[str] = (),
+    *,
+    seed: int,
+    outlines: bool,
 ) -> None:
-    """Draws these files' images, and writes the picture.
+    """Draws these files' images, and writes the picture; the chain may name these functions.
 
     Raises:
       ImportError: If matplotlib is not installed, or PyYAML for a chain in YAML.
@@ -95,27 +111,32 @@ def write_preview(
     endings = drawing_module().file_endings()
     if output.suffix.lower().lstrip(".") not in endings:
         raise ValueError(f"`--output` must end in one of {endings}: got {str(output)!r}. Rename it.")
-    loaded = load_chain(chain)
+    loaded = load_chain(chain, functions)
     pictures = [as_taken(read_image(path), loaded) for path in images]
     preview(loaded, pictures, seed=seed, outlines=outlines).savefig(output)
 
 
-def load_chain(path: pathlib.Path) -> Chain:
-    """The chain of a file; raises `ValueError` if it can't be read, or is none."""
+def load_chain(path: pathlib.Path, functions: Sequence[str]) -> Chain:
+    """The chain of a file, which may name these functions; raises `ValueError` if it can't be read, or is none."""
     try:
-        return Chain.load(path)
+        return Chain.load(path, functions=functions)
     except OSError as error:
         raise ValueError(
             f"`--chain` must be a file that can be read: got {str(path)!r}, {error.strerror}. Write it by"
             " chain.save(path)."
         ) from error
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{error} In {path}. Classes of your own can't be named to this command: draw such a chain in Python,"
+        raise ValueError(f"{error} In {path}.{_to_this_command(error)}") from error
+
+
+def _to_this_command(error: Exception) -> str:
+    """What instead of an argument of `Chain.load` is to be said to this command."""
+    if "effects=[...] for classes of your own" in str(error):
+        return (
+            " Classes of your own can't be named to this command: draw such a chain in Python,"
             " grain_datarax.preview(Chain.load(path, effects=[...]), images)."
-            if "effects=[...] for classes of your own" in str(error)
-            else f"{error} In {path}."
-        ) from error
+        )
+    return " To this command pass --function MODULE:NAME." if "pass functions=" in str(error) else ""
 
 
 def read_image(path: pathlib.Path) -> np.ndarray:

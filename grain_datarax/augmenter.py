@@ -20,6 +20,7 @@ from grain_datarax.pages.launch import CompiledOperators
 from grain_datarax.pages.launch import names_of as names_of_pages
 from grain_datarax.pages.modality import ModalityOperator
 from grain_datarax.repeats import SeedWatch
+from grain_datarax.wording import shown
 
 Operators: TypeAlias = Chain | nnx.Module | Sequence[Chain | nnx.Module]
 
@@ -28,7 +29,7 @@ def launcher_of(operators: Operators) -> Launcher:
     """What runs a chain, one operator or several; raises `TypeError` for anything else, and `ValueError` for none."""
     links: tuple[Any, ...] = tuple(operators) if isinstance(operators, Sequence) else (operators,)
     if not links:
-        raise ValueError(f"`operators` must hold at least one operator: got {operators!r}. Pass one or a list.")
+        raise ValueError(f"`operators` must hold at least one operator: got {shown(operators)}. Pass one or a list.")
     datarax_names = iter(names_of([link for link in links if _kind_of(link) is CompiledDatarax]))
     pages_names = iter(names_of_pages([link for link in links if _kind_of(link) is CompiledOperators]))
     launchers: list[Launcher] = []

@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import jax
@@ -21,16 +21,18 @@ from grain_datarax.declarations import (
     checked_seed,
     require_fields,
 )
-from grain_datarax.effects import EFFECTS
+from grain_datarax.descriptions import Vocabulary
 from grain_datarax.effects.composition import Composition
 from grain_datarax.effects.conversion import Conversion
 from grain_datarax.effects.effect import Effect, as_json, unknown_name
 from grain_datarax.effects.geometric import Geometric
 from grain_datarax.effects.mixing import Mixing
-from grain_datarax.effects.settings import Flag, Name, Optional
+from grain_datarax.effects.settings import Choice, Flag, Name, Optional
 from grain_datarax.images import AXES, Scale, scale_of
+from grain_datarax.nesting import require_shallow
 from grain_datarax.random.keys import distinct_names, effect_words
 from grain_datarax.visibility import BOX_FORMATS, KEYPOINT_FORMATS, marks
+from grain_datarax.wording import shown
 
 # Of the text form; others are refused.
 _VERSION = 1
@@ -111,20 +113,20 @@ class Chain:
     def __post_init__(self) -> None:
         effects = (self.effects,) if isinstance(self.effects, Effect) else self.effects
         if not isinstance(effects, Sequence) or not all(isinstance(effect, Effect) for effect in effects):
-            raise TypeError(f"`effects` must be effects: got {effects!r:.80}. Pass a list, such as [GaussianNoise()].")
+            raise TypeError(f"`effects` must be effects: got {shown(effects)}. Pass a list, such as [GaussianNoise()].")
         if not effects:
             raise ValueError(
                 "`effects` must hold at least one effect: got none. Pass a list, such as [GaussianNoise()]."
             )
-        if self.axes not in AXES:
-            raise ValueError(f"`axes` must be one of {AXES}: got {self.axes!r}. Pass one of them.")
+        axes = Choice(AXES)("axes", self.axes)
         checked = {
             "effects": tuple(effects),
             "seed": checked_seed(self.seed),
             "image": checked_images(self.image),
+            "axes": axes,
             "value_range": checked_range(self.value_range),
             "clip": Flag()("clip", self.clip),
-            "channels": checked_channels(self.channels, self.axes),
+            "channels": checked_channels(self.channels, axes),
             "masks": checked_masks(self.masks),
             "boxes": checked_formats("boxes", self.boxes, BOX_FORMATS),
             "keypoints": checked_formats("keypoints", self.keypoints, KEYPOINT_FORMATS),
@@ -175,7 +177,7 @@ class Chain:
             if not link.may_be_padded:
                 raise ValueError(
                     f"`size` must be None for {type(link).__name__}, which may look beyond the edge of a padded image:"
-                    f" got {self.size!r}. Resize images to one size, or apply it to single records, before Batch."
+                    f" got {shown(self.size)}. Resize images to one size, or apply it to single records, before Batch."
                 )
         paths = (
             *(*self.images, *self.fills, *self.labels, *self.box_formats, *self.keypoint_formats, *self.sizes),
@@ -183,12 +185,12 @@ class Chain:
         )
         if self.draws and any(f"{self.draws}.".startswith(f"{path}.") for path in paths):
             raise ValueError(
-                f"`draws` must name a field of its own, not one in another: got {self.draws!r} beside {paths}. Rename"
-                " it."
+                f"`draws` must name a field of its own, not one in another: got {shown(self.draws)} beside {paths}."
+                " Rename it."
             )
         if self.labels and not self.mixes:
             raise ValueError(
-                f"`labels` must be left out where no effect mixes them: got {self.labels}. Add MixUp or CutMix."
+                f"`labels` must be left out where no effect mixes them: got {shown(self.labels)}. Add MixUp or CutMix."
             )
 
     @property
@@ -293,24 +295,33 @@ class Chain:
         return {"version": _VERSION, **settings, "effects": effects, **pairs}
 
     @classmethod
-    def from_dict(cls, description: Mapping[str, Any], effects: Iterable[type[Effect]] = ()) -> Self:
+    def from_dict(
+        cls,
+        description: Mapping[str, Any],
+        effects: Iterable[type[Effect]] = (),
+        functions: Iterable[Callable[..., Any] | str] = (),
+    ) -> Self:
         """The chain that `to_dict` described.
 
         Args:
           description: A mapping of JSON's types.
           effects: Classes of one's own that the chain may hold.
+          functions: What its `Function`s may name, functions or their names, `"module:name"`. These are imported, and
+            called where the chain runs; no other is.
 
         Raises:
-          TypeError, ValueError: If it is of another version, or names an effect or a setting that there is not.
+          TypeError, ValueError: If it is of another version, or names an effect, a setting or a function that there is
+            not.
         """
         if not isinstance(description, Mapping):
             raise TypeError(
                 f"`description` must be a mapping: got {type(description).__name__}. Pass what to_dict gave."
             )
-        if description.get("version") != _VERSION or isinstance(description["version"], bool):
+        require_shallow("description", description, "Pass what to_dict gave.")
+        version = description.get("version")
+        if type(version) is not int or version != _VERSION:
             raise ValueError(
-                f"`version` must be {_VERSION}: got {description.get('version')!r}. Read it with the release that"
-                " wrote it."
+                f"`version` must be {_VERSION}: got {shown(version)}. Read it with the release that wrote it."
             )
         settings = {name: value for name, value in description.items() if name != "version"}
         known = [field.name for field in dataclasses.fields(cls)]
@@ -320,10 +331,7 @@ class Chain:
         for name in ("effects", "seed"):
             if name not in settings:
                 raise ValueError(f"`{name}` must be given to Chain: got {sorted(settings)}. Add it.")
-        if not isinstance(settings["effects"], list | tuple):
-            raise TypeError(f"`effects` must be a list: got {settings['effects']!r:.80}. Pass what to_dict gave.")
-        table = EFFECTS | {effect.text_name(): effect for effect in effects}
-        settings["effects"] = [_effect_from(part, table) for part in settings["effects"]]
+        settings["effects"] = Vocabulary(effects, functions).effects_of(settings["effects"])
         return cls(**settings)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -336,20 +344,22 @@ class Chain:
         text.write(self.to_dict(), path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], effects: Iterable[type[Effect]] = ()) -> Self:
-        """The chain that a file describes; see `save` and `from_dict`.
-
-        A chain may name functions, which are then imported: read files that you trust.
-        """
-        return cls.from_dict(text.read(path), effects)
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        effects: Iterable[type[Effect]] = (),
+        functions: Iterable[Callable[..., Any] | str] = (),
+    ) -> Self:
+        """The chain that a file describes; see `save` and `from_dict`."""
+        return cls.from_dict(text.read(path), effects, functions)
 
     def __repr__(self) -> str:
         fields = dataclasses.fields(self)[2:]  # behind `effects` and `seed`
         changed = {each.name: getattr(self, each.name) for each in fields if getattr(self, each.name) != each.default}
-        shown = {
+        told = {
             name: dict(value) if name in ("masks", "boxes", "keypoints") else value for name, value in changed.items()
         }
-        settings = "".join(f", {name}={value!r}" for name, value in shown.items())
+        settings = "".join(f", {name}={value!r}" for name, value in told.items())
         return f"Chain({list(self.effects)!r}, seed={self.seed}{settings})"
 
     def _repr_png_(self) -> bytes | None:
@@ -367,14 +377,3 @@ def with_parts(effect: Effect) -> list[Effect]:
 
 def _drawn_settings(effect: Effect) -> tuple[str, ...]:
     return effect.drawn_settings if effect.p == 1 else ("p", *effect.drawn_settings)
-
-
-def _effect_from(part: Any, table: Mapping[str, type[Effect]]) -> Effect:
-    if not isinstance(part, Mapping) or not isinstance(part.get("effect"), str):
-        raise TypeError(f'`effects` must hold mappings with an "effect": got {part!r:.80}. Pass what to_dict gave.')
-    if part["effect"] not in table:
-        raise unknown_name("effect", part["effect"], list(table), "Pass effects=[...] for classes of your own.")
-    cls = table[part["effect"]]
-    if issubclass(cls, Composition) and isinstance(part.get("effects"), list | tuple):
-        part = {**part, "effects": [_effect_from(held, table) for held in part["effects"]]}
-    return cls.from_dict(part)

@@ -22,6 +22,9 @@ RECORD_SEED = "record_seed"
 # Beside a seed that is kept: who has drawn from it already, each a field of its own, so that it is seen under jit too.
 RECORD_DRAWS = "record_draws"
 
+# Of a tuple or a list.
+_MOST_ITEMS = 2**63
+
 # What is nowhere in a record, where None may be.
 MISSING: Final = object()
 
@@ -261,12 +264,13 @@ def _record_container_for(cls: type) -> Container | None:
 
 def as_path(path: Any) -> Any:
     """An index as the name that it is among paths; anything else as it is."""
-    is_index = isinstance(path, int | np.integer) and not isinstance(path, bool) and path >= 0
+    is_index = isinstance(path, int | np.integer) and not isinstance(path, bool) and 0 <= path < _MOST_ITEMS
     return str(path) if is_index else path
 
 
 def _is_index(name: str) -> bool:
-    return name.isdecimal() and name.isascii() and (name == "0" or name[0] != "0")  # as str(int) writes it
+    """Whether a name is an index as `str` writes it; longer numbers Python may not even read."""
+    return name.isdecimal() and name.isascii() and (name == "0" or name[0] != "0") and len(name) < 20
 
 
 def _is_seed(field: Any) -> bool:

@@ -11,6 +11,7 @@ from flax import nnx
 from grain_datarax.chain import Chain
 from grain_datarax.seeding import RECORD_SEED
 from grain_datarax.transforms import AugmentRecord, augment
+from grain_datarax.wording import shown
 
 
 class ChainOperator(OperatorModule):  # pyright: ignore[reportUntypedBaseClass]
@@ -35,7 +36,7 @@ class ChainOperator(OperatorModule):  # pyright: ignore[reportUntypedBaseClass]
 
     def __init__(self, chain: Chain, *, name: str | None = None) -> None:
         if not isinstance(chain, Chain):
-            raise TypeError(f"`chain` must be a Chain: got {chain!r:.80}. Pass Chain([...], seed=0).")
+            raise TypeError(f"`chain` must be a Chain: got {shown(chain)}. Pass Chain([...], seed=0).")
         config = OperatorConfig(stochastic=True, stream_name="augment")
         super().__init__(config, rngs=nnx.Rngs(augment=0), name=name)
         self.chain = nnx.static(chain)

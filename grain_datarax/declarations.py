@@ -7,6 +7,7 @@ import numpy as np
 
 from grain_datarax.containers import RECORD_DRAWS, RECORD_SEED, as_path
 from grain_datarax.effects.settings import Integer, Name, Number
+from grain_datarax.wording import shown
 
 
 def checked_seed(seed: Any) -> int:
@@ -21,12 +22,12 @@ def checked_images(image: Any) -> str | tuple[str, ...]:
     """One path as itself, several as a tuple."""
     image = as_path(image)
     if isinstance(image, str):
-        return image
+        return Name()("image", image)
     if not isinstance(image, list | tuple):
-        raise TypeError(f"`image` must be a field or several: got {image!r:.80}. Pass a name, or a list of names.")
+        raise TypeError(f"`image` must be a field or several: got {shown(image)}. Pass a name, or a list of names.")
     if not image:
         raise ValueError("`image` must name at least one field: got none. Pass a name, or a list of names.")
-    paths = tuple(map(as_path, image))
+    paths = _names("image", image)
     return paths[0] if len(paths) == 1 else paths
 
 
@@ -35,8 +36,8 @@ def checked_labels(labels: Any) -> tuple[str, ...]:
     labels = as_path(labels)
     labels = (labels,) if isinstance(labels, str) else labels
     if not isinstance(labels, list | tuple):
-        raise TypeError(f"`labels` must be a field or several: got {labels!r:.80}. Pass a name, or a list of names.")
-    return tuple(map(as_path, labels))
+        raise TypeError(f"`labels` must be a field or several: got {shown(labels)}. Pass a name, or a list of names.")
+    return _names("labels", labels)
 
 
 def checked_range(value_range: Any) -> tuple[float, float] | None:
@@ -44,12 +45,12 @@ def checked_range(value_range: Any) -> tuple[float, float] | None:
     if value_range is None:
         return None
     if not isinstance(value_range, list | tuple):
-        raise TypeError(f"`value_range` must be two numbers: got {value_range!r}. Pass (low, high), or None.")
+        raise TypeError(f"`value_range` must be two numbers: got {shown(value_range)}. Pass (low, high), or None.")
     rule = Number(-1e30, 1e30, "be finite, from -1e30 to 1e30")
     bounds = [_as_it_is(rule("value_range", bound), bound) for bound in value_range]
     if len(bounds) != 2 or not bounds[0] < bounds[1]:
         raise ValueError(
-            f"`value_range` must be two numbers, low < high: got {value_range!r}. Pass (low, high), or None."
+            f"`value_range` must be two numbers, low < high: got {shown(value_range)}. Pass (low, high), or None."
         )
     return bounds[0], bounds[1]
 
@@ -59,11 +60,12 @@ def checked_channels(channels: Any, axes: str) -> tuple[int, ...] | None:
     if channels is None:
         return None
     if not isinstance(channels, list | tuple):
-        raise TypeError(f"`channels` must be integers: got {channels!r}. Pass a list of indices, or None for all.")
+        raise TypeError(f"`channels` must be integers: got {shown(channels)}. Pass a list of indices, or None for all.")
     result = tuple(Integer(least=0)("channels", channel) for channel in channels)
     if not result or len(set(result)) != len(result) or "C" not in axes:
         raise ValueError(
-            f"`channels` must be different indices into the axis C of {axes!r}: got {channels!r}. Pass None for all."
+            f"`channels` must be different indices into the axis C of {axes!r}: got {shown(channels)}. Pass None for"
+            " all."
         )
     return result
 
@@ -79,9 +81,9 @@ def checked_formats(name: str, fields: Any, formats: Sequence[str]) -> tuple[tup
     """Fields and their formats, in pairs."""
     pairs = _pairs(name, fields, "formats")
     for _, each in pairs:
-        if each not in formats:
-            raise ValueError(f"`{name}` must be of a format of {formats}: got {each!r}. Pass one of them.")
-    return tuple(sorted(pairs, key=lambda pair: str(pair[0])))  # equal mappings are equal in any order
+        if not isinstance(each, str) or each not in formats:
+            raise ValueError(f"`{name}` must be of a format of {formats}: got {shown(each)}. Pass one of them.")
+    return pairs
 
 
 def _pairs(name: str, fields: Any, values: str) -> tuple[tuple[str, Any], ...]:
@@ -89,9 +91,13 @@ def _pairs(name: str, fields: Any, values: str) -> tuple[tuple[str, Any], ...]:
     fields = () if fields is None else fields
     pairs = tuple(fields.items()) if isinstance(fields, Mapping) else fields
     if not isinstance(pairs, tuple) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
-        raise TypeError(f"`{name}` must be a mapping from fields to {values}: got {fields!r:.80}. Pass a dict.")
-    pairs = tuple((as_path(path), value) for path, value in pairs)
-    return tuple(sorted(pairs, key=lambda pair: str(pair[0])))  # equal mappings are equal in any order
+        raise TypeError(f"`{name}` must be a mapping from fields to {values}: got {shown(fields)}. Pass a dict.")
+    pairs = zip(_names(name, [path for path, _ in pairs]), [value for _, value in pairs], strict=True)
+    return tuple(sorted(pairs, key=lambda pair: pair[0]))  # equal mappings are equal in any order
+
+
+def _names(setting: str, paths: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(Name()(setting, as_path(path)) for path in paths)
 
 
 def _as_it_is(number: float, given: Any) -> float:
@@ -104,10 +110,9 @@ def require_fields(**paths: Iterable[str]) -> None:
     seen: list[str] = []
     for setting, its_paths in paths.items():
         for path in its_paths:
-            Name()(setting, path)
             if path in (*seen, RECORD_SEED, RECORD_DRAWS):
                 raise ValueError(
-                    f"`{setting}` must name fields that play no other part, nor hold or mark a seed: got {path!r}. Name"
-                    " another."
+                    f"`{setting}` must name fields that play no other part, nor hold or mark a seed: got {shown(path)}."
+                    " Name another."
                 )
             seen.append(path)

@@ -26,6 +26,7 @@ from grain_datarax.stage import Stage
 from grain_datarax.traps import SILENT, find_traps
 from grain_datarax.traps.finding import Surroundings
 from grain_datarax.traps.program import Program, traps_of_program
+from grain_datarax.wording import shown
 
 # What iterators have, and Orbax asks for.
 _OF_ITERATORS = ("get_state", "set_state", "start_prefetch", "save", "load")
@@ -120,11 +121,11 @@ class DeviceLoader(grain.IterDataset[Any]):
                 " loader or dataset itself, not its iterator."
             )
         if isinstance(buffer_size, bool) or not isinstance(buffer_size, int):
-            raise TypeError(f"`buffer_size` must be an int: got {buffer_size!r}. Pass a number of batches.")
+            raise TypeError(f"`buffer_size` must be an int: got {shown(buffer_size)}. Pass a number of batches.")
         if not buffer_size >= 0:
             raise ValueError(f"`buffer_size` must not be negative: got {buffer_size}. Pass 0 to make nothing ahead.")
         if equalize is not None and equalize not in MODES:
-            raise ValueError(f'`equalize` must be "pad", "drop" or None: got {equalize!r}. Pass one of these.')
+            raise ValueError(f'`equalize` must be "pad", "drop" or None: got {shown(equalize)}. Pass one of these.')
         super().__init__(() if isinstance(source, grain.DataLoader) else source)
         self._source = source
         nothing = isinstance(operators, Sequence) and not operators

@@ -15,7 +15,6 @@ All remaining records then come out once, with the pixels that they would have h
 out at the end of a run depends on the numbers of processes and workers, as it always does.
 """
 
-import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from grain_datarax.iterators import DeviceDatasetIterator, DeviceIterator
 from grain_datarax.leaves import record_count
 from grain_datarax.placement import has_rows
 from grain_datarax.states import STATE_KEY, require_state
+from grain_datarax.wording import shown
 
 State = dict[str, Any]
 AnyIterator = DeviceIterator | DeviceDatasetIterator
@@ -43,7 +43,7 @@ def carried_over(states: Sequence[State], iterator: AnyIterator) -> State:
       ValueError: If one is no state, or they can't be carried over.
     """
     if not isinstance(states, list | tuple):
-        raise TypeError(f"`states` must be a list: got {reprlib.repr(states)}. Pass one dict for each process.")
+        raise TypeError(f"`states` must be a list: got {shown(states)}. Pass one dict for each process.")
     if not states:
         raise ValueError("`states` must be those of all processes: got none. Pass one dict for each process.")
     for process, state in enumerate(states):

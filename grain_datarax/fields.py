@@ -149,8 +149,8 @@ def flatten(data: Record, *, lists: bool = True) -> dict[str, Any]:
 
 def _find(node: Any, container: Container | None, path: str) -> tuple[tuple[str, ...], Any] | None:
     """The names that lead to a field, and the field."""
-    end = len(path) if container is not None else 0
-    while end > 0:
+    end = len(path) if container is not None else -1
+    while end >= 0:
         assert container is not None
         name = path[:end]
         child = container.get(node, name)
@@ -169,7 +169,7 @@ def _new_names(node: Any, container: Container | None, path: str) -> tuple[str, 
     assert container is not None
     first, taken = path.partition(".")[0], None
     end = path.rfind(".")
-    while end > 0:
+    while end >= 0:
         name, rest = path[:end], path[end + 1 :]
         child = container.get(node, name)
         if container_of(child) is not None:

@@ -11,6 +11,7 @@ from grain_datarax.effects.effect import as_json
 from grain_datarax.effects.gaussian_noise import GaussianNoise
 from grain_datarax.random.keys import STREAM_VERSION
 from grain_datarax.states import require_fingerprint
+from grain_datarax.wording import shown
 
 # That of batches that are placed only.
 NOTHING: dict[str, Any] = {"stream_version": STREAM_VERSION, "operators": []}
@@ -34,10 +35,10 @@ def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[st
     for (name, got), (_, wanted) in zip(
         [*now, ("the chain", _whole(current))], [*before, ("", _whole(saved))], strict=True
     ):
-        for setting in sorted(got.keys() | wanted.keys()):
+        for setting in sorted(got.keys() | wanted.keys(), key=str):
             pair = got.get(setting, "nothing"), wanted.get(setting, "nothing")
             if json.dumps(pair[0]) != json.dumps(pair[1]):  # to Python 1, 1.0 and True are equal
-                result.append(f"`{setting}` {pair[0]!r} for {pair[1]!r} in {name}")
+                result.append(f"`{setting!s:.80}` {shown(pair[0])} for {shown(pair[1])} in {name:.80}")
     return result
 
 

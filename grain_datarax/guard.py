@@ -54,10 +54,11 @@ def check_batch(chain: Chain, fields: Mapping[str, Any]) -> None:
         _check_coordinates(chain, path, fields[path], length, image_shape)
     for path in chain.sizes:
         shape, dtype = tuple(fields[path].shape), fields[path].dtype
-        if shape[1:] != (2,) or not jnp.issubdtype(dtype, np.integer):
+        if shape[1:] != (2,) or not jnp.issubdtype(dtype, np.integer) or not np.dtype(dtype).isnative:
             raise ValueError(
-                f"`size` must hold the height and width of each record, integers (2,): got {dtype} of shape {shape[1:]}"
-                f' for field "{path}". Write them before images are padded: np.array(image.shape[:2]), for example.'
+                f"`size` must hold the height and width of each record, integers (2,): got {dtype!r} of shape"
+                f' {shape[1:]} for field "{path}". Write them before images are padded: np.array(image.shape[:2]), for'
+                " example."
             )
     for path in chain.labels:
         if not is_float(fields[path].dtype):
@@ -158,11 +159,12 @@ def _check_mask(chain: Chain, path: str, mask: Any, fill: float | None, image_sh
 def _check_coordinates(chain: Chain, path: str, field: Any, length: int, image_shape: tuple[int, ...]) -> None:
     shape, leading = tuple(field.shape), image_shape[: 1 + chain.axes.startswith("T")]
     number = jnp.issubdtype(field.dtype, np.number) and not jnp.issubdtype(field.dtype, np.complexfloating)
+    number = number and np.dtype(field.dtype).isnative
     if len(shape) <= len(leading) or shape[-1] != length or shape[: len(leading)] != leading or not number:
         raise ValueError(
             f"`{'boxes' if length == 4 else 'keypoints'}` must hold numbers of shape {(*leading, '...', length)}: got"
-            f' {field.dtype} of shape {shape} for field "{path}". Put the coordinates last, and fill up to as many for'
-            " each record."
+            f' {field.dtype!r} of shape {shape} for field "{path}". Put the coordinates last, and fill up to as many'
+            " for each record."
         )
     height, width, _ = hwc_shape(image_shape[1:], chain.axes)
     check_coordinates(chain, path, field.dtype, (height, width))
@@ -186,7 +188,8 @@ def check_values(chain: Chain, data: Record, seen: set[tuple[str, Any]]) -> None
             continue
         require_image_type(image.dtype, path)
         limits = chain.scale(image.dtype, path).limits(image.dtype)
-        if not _fits(chain, image.shape) or (chain.size and sizes is None):
+        leading = image.shape[: image.ndim - len(chain.axes)]
+        if not _fits(chain, image.shape) or (chain.size and (sizes is None or sizes.shape[:-1] != leading)):
             continue  # which is told of where shapes are looked at
         if limits is not None and image.size:
             treated = chosen(image, chain.axes, chain.channels)
@@ -209,9 +212,11 @@ def _check_sizes(chain: Chain, data: Mapping[str, Any], sizes: np.ndarray) -> No
     """Raises `ValueError` unless sizes lie within the images, and what effects cover within the sizes."""
     for path in chain.images:
         image = get_field(data, path)
-        if not _fits(chain, np.shape(image)):
+        shape = tuple(getattr(image, "shape", ()))
+        if not _fits(chain, shape):
             continue  # which is told of where shapes are looked at
-        height, width, channels = hwc_shape(np.shape(image)[-len(chain.axes) :], chain.axes)
+        require_image_type(image.dtype, path)
+        height, width, channels = hwc_shape(shape[-len(chain.axes) :], chain.axes)
         least, most = sizes.reshape(-1, 2).min(axis=0), sizes.reshape(-1, 2).max(axis=0)
         if not (least >= 1).all() or not (most <= (height, width)).all():
             raise ValueError(
@@ -255,7 +260,7 @@ def require_within(image: np.ndarray, limits: tuple[float, float], path: str, se
 
 def check_seeds(seeds: Any, count: int) -> None:
     """Raises `ValueError` unless there is one seed for each record."""
-    shape, dtype = np.shape(seeds), getattr(seeds, "dtype", None)
+    shape, dtype = getattr(seeds, "shape", None), getattr(seeds, "dtype", None)
     if shape == (2,) and dtype == np.uint32:
         raise ValueError(
             f"`{RECORD_SEED}` must be uint32 of shape ({count}, 2), a seed for each record, as axis 0 is the batch: got"
@@ -264,8 +269,20 @@ def check_seeds(seeds: Any, count: int) -> None:
         )
     if shape != (count, 2) or dtype != np.uint32:
         raise ValueError(
-            f"`{RECORD_SEED}` must be uint32 of shape ({count}, 2), a seed for each record: got {dtype} of shape"
-            f" {shape}. Place SeedRecords() before Batch, once."
+            f"`{RECORD_SEED}` must be uint32 of shape ({count}, 2), a seed for each record: got"
+            f" {type(seeds).__name__ if dtype is None else dtype} of shape {shape}. Place SeedRecords() before Batch,"
+            " once."
+        )
+
+
+def check_seed(seed: Any) -> None:
+    """Raises `ValueError` unless this is the seed of one record."""
+    shape, dtype = getattr(seed, "shape", None), getattr(seed, "dtype", None)
+    if shape != (2,) or dtype != np.uint32:
+        raise ValueError(
+            f"`{RECORD_SEED}` must be uint32 of shape (2,), that of one record: got"
+            f" {type(seed).__name__ if dtype is None else dtype} of shape {shape}. Pass a row of the batch's, or what"
+            " SeedRecords() gave."
         )
 
 

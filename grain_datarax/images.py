@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from grain_datarax.random.rounding import rounded, rounded_to
+from grain_datarax.wording import shown
 
 Range = tuple[float, float] | None
 
@@ -202,7 +203,7 @@ def require_fraction(name: str, value: float | None, dtype: jax.typing.DTypeLike
     """Raises `ValueError` if a setting for an integer image is not a fraction of full scale."""
     if value is not None and not is_float(dtype) and not low <= value <= 1:
         raise ValueError(
-            f"`{name}` must be a fraction of full scale, from {low:g} to 1, for integer images: got {value!r} for"
+            f"`{name}` must be a fraction of full scale, from {low:g} to 1, for integer images: got {shown(value)} for"
             f" {jnp.dtype(dtype)}. Divide it by {integer_limits(dtype)[1]}."
         )
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from grain_datarax.chain import Chain
 from grain_datarax.containers import RECORD_DRAWS, RECORD_SEED, Record, SameRecord, require_record, without
-from grain_datarax.guard import check_batch
+from grain_datarax.guard import check_batch, check_seed
 from grain_datarax.images import hwc_shape
 from grain_datarax.records import Augmentation
 from grain_datarax.transforms import AugmentRecord
@@ -43,12 +43,14 @@ def draws(chain: Chain, record_seed: Any, shape: Sequence[int]) -> dict[str, dic
       >>> drawn["applied"].shape, bool((0.1 <= drawn["std"]).all())
       ((2,), True)
     """
-    seeds = np.asarray(record_seed)
-    if seeds.ndim not in (1, 2) or seeds.shape[-1] != 2 or seeds.dtype != np.uint32:
+    given: Any = getattr(record_seed, "shape", ())
+    dtype = getattr(record_seed, "dtype", None)
+    if len(given) not in (1, 2) or given[-1] != 2 or dtype != np.uint32:
         raise ValueError(
-            f"`record_seed` must be uint32 of shape (2,) or (B, 2): got {seeds.dtype} of shape {seeds.shape}. Pass that"
-            " of a batch made with keep_seed=True."
+            f"`record_seed` must be uint32 of shape (2,) or (B, 2): got {dtype} of shape {given}. Pass that of a batch"
+            " made with keep_seed=True."
         )
+    seeds = np.asarray(record_seed)
     if len(shape) != len(chain.axes):
         raise ValueError(f"`shape` must be of the axes {chain.axes!r}: got {tuple(shape)}. Pass that of one image.")
     alone = dataclasses.replace(chain, image=chain.images[0], masks=(), boxes=(), keypoints=(), labels=(), draws=_MARK)
@@ -92,11 +94,6 @@ def replay(record: Record, record_seed: Any, chain: Chain) -> Record:
       >>> replay(record, np.uint32([1, 2]), chain)["image"].shape
       (8, 8, 3)
     """
-    seed = np.asarray(record_seed)
-    if seed.shape != (2,) or seed.dtype != np.uint32:
-        raise ValueError(
-            f"`record_seed` must be uint32 of shape (2,), that of one record: got {seed.dtype} of shape {seed.shape}."
-            " Pass a row of the batch's."
-        )
+    check_seed(record_seed)
     require_record(record)
-    return AugmentRecord(chain).augmented(without(record, RECORD_SEED, RECORD_DRAWS), seed)
+    return AugmentRecord(chain).augmented(without(record, RECORD_SEED, RECORD_DRAWS), np.asarray(record_seed))

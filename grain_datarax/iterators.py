@@ -2,7 +2,6 @@
 
 import copy
 import json
-import reprlib
 import warnings
 from collections.abc import Awaitable, Iterator, Mapping
 from typing import Any, Self
@@ -14,14 +13,13 @@ from grain_datarax.containers import Record, require_record
 from grain_datarax.fingerprint import differences
 from grain_datarax.repeats import PassWatch
 from grain_datarax.shutdown import ends_within, free_shared_memory
-from grain_datarax.sources import kind_of, may_have_workers, require_within
+from grain_datarax.sources import forget_ends, kind_of, may_have_workers, require_within
 from grain_datarax.stage import Stage
 from grain_datarax.states import STATE_KEY, require_like, require_state
+from grain_datarax.wording import shown
 
 # How many seconds `close` waits for threads and worker processes.
 PATIENCE = 30
-# What Grain raises when it stumbles over a state, beside ValueErrors that say what is wrong.
-STUMBLES = (LookupError, TypeError, AttributeError, ArithmeticError, AssertionError)
 
 
 class DeviceDatasetIterator(grain.DatasetIterator[Any]):
@@ -41,6 +39,7 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
         passes: PassWatch | None = None,
     ) -> None:
         super().__init__(batches)
+        forget_ends(batches)
         self.source = source
         self.group_count = stage.group_count
         self._stage = stage
@@ -48,6 +47,7 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
         self._strict = strict
         self._agreement = agreement  # with other processes, of which the thread may be waiting for
         self._passes = passes
+        self._own_form: dict[str, Any] | None = None
         self._last_state: dict[str, Any] | None = None
         self._batches: int | None = 0  # handed out since the start; unknown after a state of Grain's own
         self._batch_size = 0  # of all processes together, the largest so far
@@ -92,7 +92,7 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
         """
         self._require_open()
         if not isinstance(state, Mapping):
-            raise TypeError(f"`state` must be a dict: got {reprlib.repr(state)}. Pass what `get_state` returned.")
+            raise TypeError(f"`state` must be a dict: got {shown(state)}. Pass what `get_state` returned.")
         require_state(state)
         saved = state.get(STATE_KEY, {})
         self._compare(saved)
@@ -120,24 +120,25 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
 
     def _set_parents(self, state: dict[str, Any]) -> None:
         before = copy.deepcopy(self._parent.get_state())
+        # As it was before any other state was set: of a strange one Grain keeps strange parts.
+        self._own_form = copy.deepcopy(before) if self._own_form is None else self._own_form
         if "last_seen_indices" not in state:
-            require_like(state, before)
+            require_like(state, self._own_form)
         elif isinstance(self.source, grain.DataLoader):
             require_within(self.source, state)
         try:
             self._parent.set_state(state)
+            self._parent.get_state()  # which some states break that it took
         except BaseException as error:
             self._parent.set_state(before)
-            hint = "If only the numbers of processes or workers are others, see grain_datarax.checkpoint."
-            if isinstance(error, STUMBLES):
-                refusal = ValueError(
-                    f"`state` must be one of the same kind of source: got {reprlib.repr(state)}, at which Grain raised"
-                    f" {error!r}. Restore with the source that it was saved with."
-                )
-                refusal.add_note(hint)
-                raise refusal from error
-            error.add_note(hint)
-            raise
+            if not isinstance(error, Exception):
+                raise
+            refusal = ValueError(
+                f"`state` must be one of the same kind of source: got {shown(state)}, at which Grain raised {error!r}."
+                " Restore with the source that it was saved with."
+            )
+            refusal.add_note("If only the numbers of processes or workers are others, see grain_datarax.checkpoint.")
+            raise refusal from error
 
     def close(self) -> None:
         """Ends the thread and the worker processes, waits for them, and frees the shared memory of their batches.
@@ -206,12 +207,12 @@ class DeviceIterator(Iterator[Record]):
     def set_state(self, state: bytes) -> None:
         """As `DeviceDatasetIterator.set_state`, from JSON; a TypeError if `state` is no bytes."""
         if not isinstance(state, bytes):
-            raise TypeError(f"`state` must be bytes: got {reprlib.repr(state)}. Pass what `get_state` returned.")
+            raise TypeError(f"`state` must be bytes: got {shown(state)}. Pass what `get_state` returned.")
         try:
             parsed = json.loads(state)
         except (ValueError, RecursionError) as error:
             raise ValueError(
-                f"`state` must be JSON: got {reprlib.repr(state)}, which has {error}. Pass what `get_state` returned,"
+                f"`state` must be JSON: got {shown(state)}, which has {error}. Pass what `get_state` returned,"
                 " unchanged."
             ) from error
         require_state(parsed)

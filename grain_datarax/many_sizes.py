@@ -8,6 +8,7 @@ import numpy as np
 from grain_datarax.compiled import CompiledChain
 from grain_datarax.containers import Record
 from grain_datarax.fields import get_field
+from grain_datarax.guard import require_array
 
 # No field of anybody's, and no path that dots lead into.
 _SIZE = "height and width without padding"
@@ -33,7 +34,9 @@ class ManySizes:
     def __call__(self, data: Record, seeds: Any) -> dict[str, Any]:
         """As a call of the chain's launcher."""
         chain = self._exact.chain
-        shape = np.shape(get_field(data, chain.images[0]))
+        image = get_field(data, chain.images[0])
+        require_array(image, chain.images[0])
+        shape = tuple(image.shape)
         self._first = self._first or shape
         if shape == self._first:
             return self._exact(data, seeds)

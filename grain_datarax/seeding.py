@@ -25,6 +25,7 @@ from grain_datarax.containers import (
 from grain_datarax.containers import RECORD_DRAWS as RECORD_DRAWS
 from grain_datarax.containers import RECORD_SEED as RECORD_SEED
 from grain_datarax.fields import field_names, get_field
+from grain_datarax.wording import shown
 
 
 class SeedRecords(grain.transforms.RandomMap):
@@ -69,11 +70,13 @@ class SeedRecords(grain.transforms.RandomMap):
         given: Any = key if several else () if key is None else (key,)
         paths = tuple(map(as_path, given))
         if not all(isinstance(path, str) for path in paths):
-            raise TypeError(f"`key` must be the name of a field, or a sequence of names: got {key!r}. Pass strings.")
+            raise TypeError(
+                f"`key` must be the name of a field, or a sequence of names: got {shown(key)}. Pass strings."
+            )
         if key is not None and not all((paths, *paths)):
-            raise ValueError(f'`key` must name a field: got {key!r}. Pass "id", for example, or leave it out.')
+            raise ValueError(f'`key` must name a field: got {shown(key)}. Pass "id", for example, or leave it out.')
         if not isinstance(salt, str):
-            raise TypeError(f'`salt` must be a string: got {salt!r}. Pass "train", for example.')
+            raise TypeError(f'`salt` must be a string: got {shown(salt)}. Pass "train", for example.')
         self._key = paths if several else None if key is None else paths[0]
         self._paths = paths
         self._salt = salt
@@ -140,7 +143,9 @@ class SeedChildren(grain.experimental.FlatMapTransform):
 
     def __init__(self, flat_map: grain.experimental.FlatMapTransform) -> None:
         if not isinstance(flat_map, grain.experimental.FlatMapTransform):
-            raise TypeError(f"`flat_map` must be a FlatMap transform: got {flat_map!r}. Pass the one to be wrapped.")
+            raise TypeError(
+                f"`flat_map` must be a FlatMap transform: got {shown(flat_map)}. Pass the one to be wrapped."
+            )
         self._flat_map = flat_map
         self.max_fan_out = flat_map.max_fan_out
 
@@ -185,9 +190,9 @@ def child_seed(seed: np.ndarray, place: int) -> np.ndarray:
       4
     """
     if np.shape(seed) != (2,) or getattr(seed, "dtype", None) != np.uint32:
-        raise ValueError(f"`seed` must be uint32 of shape (2,): got {seed!r}. Pass the parent's `{RECORD_SEED}`.")
+        raise ValueError(f"`seed` must be uint32 of shape (2,): got {shown(seed)}. Pass the parent's `{RECORD_SEED}`.")
     if not 0 <= operator.index(place) < 2**64:
-        raise ValueError(f"`place` must be 0 or more, below 2**64: got {place!r}. Pass the child's number.")
+        raise ValueError(f"`place` must be 0 or more, below 2**64: got {shown(place)}. Pass the child's number.")
     parent = np.asarray(seed).astype("<u4").tobytes()
     return _digest(parent + operator.index(place).to_bytes(8, "little"), b"child")
 
@@ -199,7 +204,7 @@ def draw_seed(rng: np.random.Generator) -> np.ndarray:
     """
     if not isinstance(rng, np.random.Generator):
         raise ValueError(
-            f"`rng` must be the record's generator: got {rng!r}. Give the sampler or dataset a seed, such as"
+            f"`rng` must be the record's generator: got {shown(rng)}. Give the sampler or dataset a seed, such as"
             " grain.samplers.IndexSampler(..., seed=0), and draw before Batch; for a FlatMap wrap it,"
             " SeedRecords() and then SeedChildren(flat_map); or name what tells records apart, SeedRecords(key=...)."
         )

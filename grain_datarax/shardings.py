@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from grain_datarax.wording import shown
+
 Spread: TypeAlias = NamedSharding | PartitionSpec | SingleDeviceSharding
 
 
@@ -28,7 +30,7 @@ def row_sharding(sharding: Spread | None) -> NamedSharding:
         sharding = NamedSharding(_mesh_that_is_set(sharding), sharding)
     if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh):
         raise TypeError(
-            f"`sharding` must be a NamedSharding on a mesh of devices: got {sharding!r}. Pass"
+            f"`sharding` must be a NamedSharding on a mesh of devices: got {shown(sharding)}. Pass"
             ' jax.NamedSharding(mesh, jax.P("data")), jax.sharding.SingleDeviceSharding(device), or None for all'
             " devices."
         )

@@ -1,8 +1,10 @@
 """grain.DataLoader, IterDataset or MapDataset -> a dataset of host batches."""
 
 import copy
+import functools
 import json
 import sys
+import weakref
 from collections.abc import Sized
 from typing import Any
 
@@ -61,6 +63,29 @@ class _LoaderDatasetIterator(grain.DatasetIterator[Any]):
     def close(self) -> None:
         super().close()
         self._iterator._iterator.close()  # a DataLoaderIterator has no close of its own
+
+
+def forget_ends(iterator: Any) -> None:
+    """Lets the datasets of workers, and others that are interleaved, forget in `set_state` that they were at their end.
+
+    Grain keeps it (0.2.18), so that states behind say it again, and whoever goes on from these misses what is left:
+    https://github.com/google/grain/blob/v0.2.18/grain/_src/python/dataset/transformations/interleave.py
+    """
+    below = (
+        [iterator._iterator._iterator]
+        if isinstance(iterator, _LoaderDatasetIterator)
+        else getattr(iterator, "_parents", ())
+    )
+    for each in below:
+        forget_ends(each)
+    if "_exhausted_iterator_state" in vars(iterator):
+        iterator.set_state = functools.partial(_set_anew, weakref.ref(iterator))
+
+
+def _set_anew(interleaved: Any, state: dict[str, Any]) -> None:
+    iterator = interleaved()
+    iterator._exhausted_iterator_state = [None] * len(iterator._exhausted_iterator_state)
+    type(iterator).set_state(iterator, state)
 
 
 def require_within(loader: grain.DataLoader, state: dict[str, Any]) -> None:

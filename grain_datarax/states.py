@@ -1,9 +1,12 @@
 """What a state must be, before anything is set to it: whatever is refused here has moved no iterator."""
 
+import json
 import numbers
-import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from grain_datarax.nesting import require_shallow
+from grain_datarax.wording import shown
 
 # The one key that is added to Grain's state.
 STATE_KEY = "grain_datarax"
@@ -24,6 +27,7 @@ def require_state(state: Any, where: str = "", remedy: str = AS_IT_WAS) -> None:
     """
     form = _Form(where, remedy)
     form.require(isinstance(state, Mapping), "state", "be a dict", state)
+    require_shallow("state", state, f"{remedy}{where}")
     if STATE_KEY in state:
         entry = state[STATE_KEY]
         require_fingerprint(entry, where, remedy)
@@ -46,13 +50,10 @@ def require_fingerprint(entry: Any, where: str = "", remedy: str = AS_IT_WAS) ->
     form.require(isinstance(entry, Mapping), STATE_KEY, "be a dict", entry)
     version = entry.get("stream_version", "nothing")
     form.require(_is_count(version), "stream_version", "be an int", version)
+    form.require(_is_json(entry), STATE_KEY, "be of JSON's types", entry)
     if "chain" in entry:
-        effects = entry["chain"].get("effects") if isinstance(entry["chain"], Mapping) else None
-        form.require(isinstance(effects, list | tuple), "chain", "be a dict with a list of `effects`", entry["chain"])
-        for effect in effects or ():
-            described = isinstance(effect, Mapping) and isinstance(effect.get("effect"), str)
-            named = described and isinstance(effect.get("name"), str | None)
-            form.require(named, "effects", "hold dicts with an `effect` each", effect)
+        form.require(isinstance(entry["chain"], Mapping), "chain", "be a dict", entry["chain"])
+        _require_effects(entry["chain"], form)
         return
     operators = entry.get("operators", "nothing")
     form.require(isinstance(operators, list | tuple), "operators", "be a list", operators)
@@ -61,21 +62,35 @@ def require_fingerprint(entry: Any, where: str = "", remedy: str = AS_IT_WAS) ->
         form.require(named, "operators", "hold dicts with a `name` each", operator)
 
 
+def _require_effects(part: Mapping[str, Any], form: "_Form") -> None:
+    """Of a chain, or of an effect that holds others."""
+    effects = part.get("effects", "nothing")
+    form.require(isinstance(effects, list | tuple), "effects", "be a list", effects)
+    for effect in effects:
+        described = isinstance(effect, Mapping) and isinstance(effect.get("effect"), str)
+        named = described and isinstance(effect.get("name"), str | None)
+        form.require(named, "effects", "hold dicts with an `effect` each", effect)
+        if "effects" in effect:
+            _require_effects(effect, form)
+
+
 def require_like(state: Any, own: Any, name: str = "state") -> None:
     """Raises a ValueError unless `state` has the keys and the kinds of values that `own`, of the same iterator, has.
 
-    What is None or empty in `own` may be anything, and a dict may be None: Grain leaves out what it has not begun.
+    What is None in `own` may be anything, and a dict may be None: Grain leaves out what it has not begun.
     """
     form = _Form("", "Pass a state of the same source; for other numbers of workers see grain_datarax.checkpoint.")
     if own is None or (name != "state" and _is_not_begun(state, own)):
         return
     kinds: list[tuple[Any, str]] = [
         (Mapping, "be a dict"),
-        ((list, tuple), "be a list"),
+        (list, "be a list"),
+        (tuple, "be a list"),
         (numbers.Integral, "be an int"),
     ]
     for kind, rule in kinds:
-        form.require(not isinstance(own, kind) or isinstance(state, kind), name, rule, state)
+        allowed = (list, tuple) if kind is tuple else kind  # JSON has lists alone
+        form.require(not isinstance(own, kind) or isinstance(state, allowed), name, rule, state)
     if isinstance(own, Mapping):
         for key, part in own.items():
             if key in state:
@@ -97,8 +112,9 @@ def _is_not_begun(state: Any, own: Any) -> bool:
 def _require_loader_state(state: Mapping[str, Any], form: "_Form") -> None:
     seen, count = state["last_seen_indices"], state.get("worker_count", "nothing")
     form.require(_is_count(count), "worker_count", "be a number of workers", count)
-    workers = {str(worker) for worker in range(max(count, 1))}
-    form.require(isinstance(seen, Mapping) and set(seen) == workers, "last_seen_indices", "have each worker", seen)
+    # Compared first: of a damaged number there may be too many workers for any memory.
+    each = isinstance(seen, Mapping) and len(seen) == max(count, 1) and set(seen) == set(map(str, range(len(seen))))
+    form.require(each, "last_seen_indices", "have each worker", seen)
     form.require(all(map(_is_int, seen.values())), "last_seen_indices", "be ints", seen)
     last = state.get("last_worker_index", "nothing")
     form.require(_is_int(last) and -1 <= last < len(seen), "last_worker_index", "be a worker or -1", last)
@@ -115,6 +131,9 @@ def _require_state_of_workers(state: Mapping[str, Any], form: "_Form") -> None:
         form.require(_is_count(position), "next_index", "be a number of elements", position)
     turn = state.get("next_index_in_cycle", "nothing")
     form.require(_is_count(turn) and turn < len(parts), "next_index_in_cycle", "be that of a worker", turn)
+    indices = state.get("iterators_in_use_indices", [])
+    good = isinstance(indices, list | tuple) and all(map(_is_count, indices))
+    form.require(good, "iterators_in_use_indices", "be a list of numbers", indices)
 
 
 class _Form:
@@ -125,7 +144,15 @@ class _Form:
 
     def require(self, good: bool, name: str, rule: str, got: Any) -> None:
         if not good:
-            raise ValueError(f"`{name}` must {rule}: got {reprlib.repr(got)}{self._where}. {self._remedy}")
+            raise ValueError(f"`{name}` must {rule}: got {shown(got)}{self._where}. {self._remedy}")
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _is_int(value: Any) -> bool:

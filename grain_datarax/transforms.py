@@ -11,6 +11,7 @@ from grain_datarax.augmenter import Augmenter, Operators
 from grain_datarax.compiled import CompiledChain
 from grain_datarax.containers import RECORD_SEED, Record, SameRecord, carried, require_record
 from grain_datarax.fields import get_field, replace_fields, set_field, set_fields
+from grain_datarax.guard import check_seed
 from grain_datarax.many_sizes import ManySizes, may_be_padded
 from grain_datarax.seeding import draw_seed
 
@@ -215,6 +216,8 @@ class AugmentRecord(_Transform, grain.transforms.RandomMap):
 
     def _launch(self, element: Record, seed: Any) -> dict[str, Any]:
         launcher = self._augmenter.launcher
+        if launcher.seeded:
+            check_seed(seed)
         self._augmenter.check(element)
         paths = launcher.paths_in(element)
         batch = set_fields(element, {path: _batch_of_one(get_field(element, path)) for path in paths})

@@ -16,10 +16,10 @@ collect_ignore = ["datarax_table.py"]
 flags.FLAGS.mark_as_parsed()
 
 
-# `pytest --hypothesis-profile=thorough tests/test_chain_files.py` tries more of them.
-hypothesis.settings.register_profile("suite", max_examples=300, derandomize=True, database=None, deadline=None)
-hypothesis.settings.register_profile("thorough", max_examples=10_000, database=None, deadline=None)
-hypothesis.settings.load_profile("suite")
+# `pytest --hypothesis-profile=nightly tests/test_chain_files.py` tries more of them.
+hypothesis.settings.register_profile("ci", max_examples=300, derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("nightly", max_examples=15_000, database=None, deadline=None)
+hypothesis.settings.load_profile("ci")
 
 
 def pytest_addoption(parser):

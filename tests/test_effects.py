@@ -20,6 +20,7 @@ from effect_table import (
     FEW_DRAWS,
     LATER,
     chain,
+    dimmed,
     every_effect,
     every_effect_and_dtype,
     every_effect_and_dtype_later_too,
@@ -282,7 +283,7 @@ def test_effects_are_values(effect):
         assert same == effect()
     named = effect(name="a", p=0.25)
     text = json.dumps(named.to_dict())
-    again = gdx.Chain.from_dict(json.loads(json.dumps(chain(named).to_dict())), effects=[SpeckleNoise])
+    again = gdx.Chain.from_dict(json.loads(json.dumps(chain(named).to_dict())), [SpeckleNoise], [dimmed])
     assert again.effects == (named,)
     assert json.dumps(again.effects[0].to_dict()) == text
     assert len(repr(named)) < 240
@@ -292,7 +293,7 @@ def test_effects_are_values(effect):
 @every_effect
 def test_chains_are_values(effect):
     links = chain(effect(p=0.5), seed=7, masks={"mask": 255}, value_range=(0, 255), axes="CHW", channels=[0, 2])
-    again = gdx.Chain.from_dict(json.loads(json.dumps(links.to_dict())), effects=[SpeckleNoise])
+    again = gdx.Chain.from_dict(json.loads(json.dumps(links.to_dict())), [SpeckleNoise], [dimmed])
     assert (again, hash(again), repr(again)) == (links, hash(links), repr(links))
     assert pickle.loads(pickle.dumps(links)) == links
     assert links != dataclasses.replace(links, seed=8)

@@ -6,7 +6,20 @@ import time
 import grain
 import numpy as np
 import pytest
-from device_sources import SEEDED, SOURCES, chain, every_buffer_size, every_source, expected_from, expected_of, plain
+from device_sources import (
+    BATCH,
+    READ_OPTIONS,
+    SEEDED,
+    SOURCES,
+    chain,
+    dataset,
+    every_buffer_size,
+    every_source,
+    expected_from,
+    expected_of,
+    plain,
+    worker_dataset,
+)
 from helpers import closing, contents, loader, noise, patch_dropout
 
 import grain_datarax as gdx
@@ -100,6 +113,47 @@ def test_an_iterator_can_be_set_back_and_forth():
         assert contents(next(iterator)) == expected[0]
         iterator.set_state(end)
         assert next(iterator, None) is None
+
+
+def interleaved():
+    parts = [dataset(3 * 32)[start::3].batch(BATCH).to_iter_dataset(READ_OPTIONS) for start in range(3)]
+    return grain.experimental.InterleaveIterDataset(parts, cycle_length=2)
+
+
+class Twice(grain.experimental.FlatMapTransform):
+    max_fan_out = 2
+
+    def flat_map(self, element):
+        return [element] * 2
+
+
+def flat_mapped():
+    return loader(
+        [gdx.SeedRecords(), gdx.SeedChildren(Twice()), grain.transforms.Batch(BATCH, drop_remainder=True)], workers=2
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "buffer_size"),
+    [
+        (interleaved, 0),
+        (interleaved, 2),
+        pytest.param(worker_dataset, 2, marks=pytest.mark.long),
+        pytest.param(flat_mapped, 2, marks=pytest.mark.long),
+    ],
+)
+def test_a_state_from_behind_a_rewound_end_has_all_that_is_left(source, buffer_size):
+    with gdx.DeviceLoader(source(), chain(), buffer_size=buffer_size) as batches:
+        iterator = iter(batches)
+        start = iterator.get_state()
+        expected = [contents(batch) for batch in iterator]
+        iterator.set_state(start)
+        assert iterator.get_state() == start
+        assert contents(next(iterator)) == expected[0]
+        behind = iterator.get_state()
+        other = iter(batches)
+        other.set_state(behind)
+        assert [contents(batch) for batch in other] == expected[1:]
 
 
 CHANGES = {

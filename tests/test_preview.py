@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import io
+import json
 import pathlib
 import subprocess
 import sys
@@ -511,6 +512,11 @@ def test_the_command_writes_what_preview_draws(files):
         ({"chain": "colour.png"}, "`path` must end in one of ['.json', '.yaml', '.yml']"),
         ({"chain": "broken.yaml"}, "`path` must be a file of YAML"),
         ({"chain": "own.json"}, "Classes of your own can't be named to this command"),
+        (
+            {"chain": "function.json"},
+            "`functions` must have what a text names, since it is imported and called: got 'a:b'",
+        ),
+        ({"chain": "function.json"}, "To this command pass --function MODULE:NAME."),
         ({"chain": "list.json"}, "`description` must be a mapping: got list. Pass what to_dict gave. In "),
         ({"chain": "number.json"}, "`effects` must be a list: got 3. Pass what to_dict gave. In "),
         ({"out": "out.text"}, "`--output` must end in one of ["),
@@ -521,6 +527,8 @@ def test_the_command_ends_with_one_line_where_something_is_wrong(files, capsys, 
     (files / "text.png").write_text("no image")
     (files / "own.json").write_text('{"version": 1, "seed": 0, "effects": [{"effect": "mine:Blur"}]}')
     (files / "list.json").write_text("[]")
+    function = {"effect": "Function", "function": "a:b"}
+    (files / "function.json").write_text(json.dumps({"version": 1, "seed": 0, "effects": [function]}))
     (files / "broken.yaml").write_text("effects: [\n")
     (files / "number.json").write_text('{"version": 1, "seed": 0, "effects": 3}')
     Image.new("L", (4, 4)).save(files / "small.png")

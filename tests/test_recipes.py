@@ -485,7 +485,7 @@ def test_a_function_draws_from_its_own_key_and_is_told_by_its_name():
     applied = np.asarray(next(iter(result["draws"].values()))["applied"])
     assert len(set(added[applied])) == applied.sum() > 1
     assert (added[~applied] == 0).all()
-    assert gdx.Chain.from_dict(links.to_dict()) == links
+    assert gdx.Chain.from_dict(links.to_dict(), functions=[brighter]) == links
     with pytest.raises(ValueError, match="`function` must be a function that can be imported by its name"):
         gdx.Function(lambda key, image: image)
     with pytest.raises(ValueError, match="`function` must be given its settings by name"):

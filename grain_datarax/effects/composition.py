@@ -13,6 +13,7 @@ from grain_datarax.effects.effect import Effect
 from grain_datarax.effects.settings import Integer, Number, OrRange, Rule, ends
 from grain_datarax.random.bits import uniform_integers, uniform_levels
 from grain_datarax.random.ranks import ranks
+from grain_datarax.wording import shown
 
 
 class Effects(Rule):
@@ -20,7 +21,7 @@ class Effects(Rule):
 
     def __call__(self, name: str, value: Any) -> tuple[Effect, ...]:
         if not isinstance(value, Sequence) or not all(isinstance(effect, Effect) for effect in value):
-            raise TypeError(f"`{name}` must be effects: got {value!r:.80}. Pass a list, such as [GaussianNoise()].")
+            raise TypeError(f"`{name}` must be effects: got {shown(value)}. Pass a list, such as [GaussianNoise()].")
         if not value:
             raise ValueError(
                 f"`{name}` must hold at least one effect: got none. Pass a list, such as [GaussianNoise()]."
@@ -35,11 +36,12 @@ class Weights(Rule):
         if value is None:
             return None
         if not isinstance(value, list | tuple):
-            raise TypeError(f"`{name}` must be numbers: got {value!r}. Pass a list, or None for equal ones.")
+            raise TypeError(f"`{name}` must be numbers: got {shown(value)}. Pass a list, or None for equal ones.")
         weights = tuple(Number(0, rule="be finite and not negative")(name, weight) for weight in value)
         if not 0 < sum(weights) < np.inf:
             raise ValueError(
-                f"`{name}` must have a positive and finite sum: got {value!r}. Pass a list, or None for equal ones."
+                f"`{name}` must have a positive and finite sum: got {shown(value)}. Pass a list, or None for equal"
+                " ones."
             )
         return weights
 

@@ -12,6 +12,7 @@ from grain_datarax.effects.effect import PixelEffect
 from grain_datarax.effects.settings import Choice, Number, Rule
 from grain_datarax.images import Scale, by_rows, compute_type
 from grain_datarax.random.rounding import rounded, rounded_to
+from grain_datarax.wording import shown
 
 _TYPES = ("float32", "bfloat16", "float16")
 
@@ -25,7 +26,7 @@ class PerChannel(Rule):
     def __call__(self, name: str, value: Any) -> tuple[float, ...]:
         values = value if isinstance(value, list | tuple) else (value,)
         if not values:
-            raise ValueError(f"`{name}` must be a number, or one for each channel: got {value!r}. Pass some.")
+            raise ValueError(f"`{name}` must be a number, or one for each channel: got {shown(value)}. Pass some.")
         return tuple(self.rule(name, each) for each in values)
 
 
@@ -40,7 +41,7 @@ class Conversion(PixelEffect):
     dtype: Annotated[str, Choice(_TYPES)] = "float32"
 
     def __post_init__(self) -> None:
-        if self.dtype is not None and not isinstance(self.dtype, str):
+        if isinstance(self.dtype, type | np.dtype):
             object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
         super().__post_init__()
         if self.p != 1:

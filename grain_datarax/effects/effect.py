@@ -15,6 +15,7 @@ from grain_datarax.effects.settings import Probability, Strength, rules
 from grain_datarax.images import UNIT, Scale
 from grain_datarax.random.ranges import in_range
 from grain_datarax.random.sized import sized_key
+from grain_datarax.wording import shown
 
 # What decides what becomes of an image.
 _LAWS = ("draw", "sample", "image", "pixels", "pixels_in_place", "covered", "mask")
@@ -291,11 +292,11 @@ class PixelEffect(Effect):
         """
 
 
-def unknown_name(what: str, name: str, known: Sequence[str], remedy: str = "Correct it.") -> ValueError:
+def unknown_name(what: str, name: Any, known: Sequence[str], remedy: str = "Correct it.") -> ValueError:
     """The error for a name that is none of these, with the nearest that is."""
-    close = difflib.get_close_matches(name, known, 1)
+    close = difflib.get_close_matches(name, known, 1) if isinstance(name, str) else []
     instead = f"Did you mean {close[0]!r}? " if close else ""
-    return ValueError(f"`{what}` must be among {list(known)}: got {name!r}. {instead}{remedy}")
+    return ValueError(f"`{what}` must be among {list(known)}: got {shown(name)}. {instead}{remedy}")
 
 
 def as_json(value: Any) -> Any:

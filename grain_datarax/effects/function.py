@@ -3,14 +3,14 @@
 import dataclasses
 import functools
 import importlib
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Self
 
 import jax
-import jax.numpy as jnp
 
 from grain_datarax.effects.effect import Effect, as_json
 from grain_datarax.effects.settings import Plain, Rule
+from grain_datarax.wording import shown
 
 
 class Importable(Rule):
@@ -18,19 +18,19 @@ class Importable(Rule):
 
     def __call__(self, name: str, value: Any) -> str:
         if not isinstance(value, str) and not callable(value):
-            raise TypeError(f"`{name}` must be a function: got {value!r:.80}. Pass one of (key, image).")
+            raise TypeError(f"`{name}` must be a function: got {shown(value)}. Pass one of (key, image).")
         try:
-            path = value if isinstance(value, str) else _path_of(value)
+            path = str(value) if isinstance(value, str) else _path_of(value)
             found = imported(path)
         except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise ValueError(
-                f"`{name}` must be a function that can be imported by its name: got {value!r:.80}, {error}. Define it"
-                " with def in a module, so that other processes, checkpoints and texts can name it."
+                f"`{name}` must be a function that can be imported by its name: got {shown(value)}, {error!s:.200}."
+                " Define it with def in a module, so that other processes, checkpoints and texts can name it."
             ) from error
         if not callable(found) or not (isinstance(value, str) or found is value):
             raise ValueError(
-                f"`{name}` must be the function of its name: got {value!r:.80}, and {path} is {found!r:.80}. Pass that,"
-                " or rename it."
+                f"`{name}` must be the function of its name: got {shown(value)}, and {path} is {shown(found)}. Pass"
+                " that, or rename it."
             )
         return path
 
@@ -45,8 +45,16 @@ def _path_of(function: Callable[..., Any]) -> str:
     return f"{function.__module__}:{name}"
 
 
+def paths_of(functions: Iterable[Callable[..., Any] | str]) -> frozenset[str]:
+    """The names of functions, of which some may be given by these; a TypeError if they are something else."""
+    given = tuple(functions) if isinstance(functions, Iterable) and not isinstance(functions, str) else (None,)
+    if not all(isinstance(each, str) or callable(each) for each in given):
+        raise TypeError(f"`functions` must be functions, or their names: got {shown(functions)}. Pass a list of them.")
+    return frozenset(each if isinstance(each, str) else Importable()("functions", each) for each in given)
+
+
 def imported(path: str) -> Any:
-    """What `"module:name"` names."""
+    """What `"module:name"` names; this runs the module's code, if it has not run before."""
     module, _, name = path.partition(":")
     return functools.reduce(getattr, name.split("."), importlib.import_module(module))
 
@@ -59,7 +67,7 @@ class Keywords(Rule):
         if not isinstance(pairs, list | tuple) or not all(
             isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs
         ):
-            raise TypeError(f"`{name}` must be a mapping from names to values: got {value!r:.80}. Pass a dict.")
+            raise TypeError(f"`{name}` must be a mapping from names to values: got {shown(value)}. Pass a dict.")
         return tuple(sorted((argument, Plain()(name, held)) for argument, held in pairs))
 
 
@@ -72,8 +80,9 @@ class Function(Effect):
     but for the last bits of what it adds up over pixels; see `Effect`.
 
     Attributes:
-      function: The function, or its name, `"module:name"`, as in text: reading a chain imports it. Of a library pass
-        the name that is public, such as `"jax.nn:relu"`. A `functools.partial` is taken apart.
+      function: The function, or its name, `"module:name"`, which this imports. A text's is imported only where its
+        reader names it: see `Chain.from_dict`. Of a library pass the name that is public, such as `"jax.nn:relu"`. A
+        `functools.partial` is taken apart.
       settings: Further arguments, of JSON's types.
 
     Raises:
@@ -93,7 +102,7 @@ class Function(Effect):
         while isinstance(function, functools.partial):
             if function.args:
                 raise ValueError(
-                    f"`function` must be given its settings by name: got {function!r:.80}. Pass them as keywords."
+                    f"`function` must be given its settings by name: got {shown(function)}. Pass them as keywords."
                 )
             function, settings = function.func, {**function.keywords, **settings}
         object.__setattr__(self, "function", function)
@@ -114,7 +123,19 @@ class Function(Effect):
         return key
 
     def image(self, image: jax.Array, drawn: jax.Array) -> jax.Array:
-        return jnp.asarray(imported(str(self.function))(drawn, image, **dict(self.settings)))
+        treated: jax.Array = imported(str(self.function))(drawn, image, **dict(self.settings))
+        return treated
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any], functions: Iterable[Callable[..., Any] | str] = ()) -> Self:
+        """As `Effect.from_dict`, of a function that is among these, or whose name is: no other is imported."""
+        named = settings.get("function")
+        if isinstance(named, str) and named not in paths_of(functions):
+            raise ValueError(
+                f"`functions` must have what a text names, since it is imported and called: got {shown(named)}. If you"
+                f" trust it, pass functions=[{named!r}]."
+            )
+        return super().from_dict(settings)
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "settings": as_json(dict(self.settings))}

@@ -13,6 +13,7 @@ from grain_datarax.effects.settings import Number, Strength
 from grain_datarax.images import Scale, is_float
 from grain_datarax.means import exact_mean
 from grain_datarax.random.bits import uniform_levels
+from grain_datarax.wording import shown
 
 _WORDS = ("mean", "random", "noise")
 
@@ -27,8 +28,8 @@ class Fill(Strength):
     def __call__(self, name: str, value: Any) -> Any:
         if isinstance(value, str):
             if value not in _WORDS:
-                raise ValueError(f"`{name}` must be one of {_WORDS}, or numbers: got {value!r}. Pass one of them.")
-            return value
+                raise ValueError(f"`{name}` must be one of {_WORDS}, or numbers: got {shown(value)}. Pass one of them.")
+            return str(value)
         if isinstance(value, np.ndarray):
             value = value.tolist()
         if not isinstance(value, list | tuple) or (len(value) == 2 and not isinstance(value[0], list | tuple)):
@@ -37,8 +38,8 @@ class Fill(Strength):
         channels = tuple(self.rule(name, each) for each in (value[0] if nested else value))
         if not channels or (not nested and len(channels) < 3):
             raise ValueError(
-                f"`{name}` must be a number, a range (low, high), or one for each channel: got {value!r}. Pass three or"
-                " more, or ((first, second),) for two channels."
+                f"`{name}` must be a number, a range (low, high), or one for each channel: got {shown(value)}. Pass"
+                " three or more, or ((first, second),) for two channels."
             )
         return (channels,) if len(channels) < 3 else channels  # as two of them would be a range
 

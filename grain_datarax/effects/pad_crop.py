@@ -14,6 +14,7 @@ from grain_datarax.images import Scale, own_scale, require_fraction, require_ima
 from grain_datarax.random.bits import uniform_integers
 from grain_datarax.random.keys import as_stream_key
 from grain_datarax.resampling import pixels_at
+from grain_datarax.wording import shown
 
 
 def pad_crop(
@@ -64,8 +65,8 @@ def _require_constant(fill: Any, mode: str) -> None:
     """Raises `ValueError` if a constant is given that nothing is padded with."""
     if fill != 0.0 and mode != "constant":
         raise ValueError(
-            f'`fill` must be left out where nothing is padded with it: got {fill!r} for mode="{mode}". Leave it out, or'
-            ' use mode="constant".'
+            f'`fill` must be left out where nothing is padded with it: got {shown(fill)} for mode="{mode}". Leave it'
+            ' out, or use mode="constant".'
         )
 
 
@@ -77,11 +78,11 @@ class Padding(Rule):
 
     def __call__(self, name: str, value: Any) -> int | tuple[int, int]:
         if isinstance(value, list | tuple) and len(value) != 2:
-            raise ValueError(f"`{name}` must be an integer or two: got {value!r}. Pass one, or (height, width).")
+            raise ValueError(f"`{name}` must be an integer or two: got {shown(value)}. Pass one, or (height, width).")
         sides = value if isinstance(value, list | tuple) else (value, value)
         height, width = (Integer(least=0)(name, side) for side in sides)
         if max(height, width) > self.most:
-            raise ValueError(f"`{name}` must be at most {self.most}: got {value!r}. Pass a smaller number.")
+            raise ValueError(f"`{name}` must be at most {self.most}: got {shown(value)}. Pass a smaller number.")
         return height if height == width else (height, width)
 
 

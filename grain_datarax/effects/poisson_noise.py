@@ -13,6 +13,7 @@ from grain_datarax.images import Scale, by_rows, compute_type, own_scale
 from grain_datarax.random.keys import as_stream_key
 from grain_datarax.random.poisson import poisson_levels, poisson_quantile
 from grain_datarax.random.rounding import rounded
+from grain_datarax.wording import shown
 
 # What `photons` may be: the ratios to a value range then fit into float32.
 PHOTONS = Number(1e-20, 1e20, "be positive, from 1e-20 to 1e20")
@@ -41,7 +42,9 @@ def poisson_noise(key: jax.Array, image: jax.Array, *, lam_scale: float, full_sc
     Source: Hendrycks & Dietterich, ICLR 2019, shot noise.
     """
     if not lam_scale > 0:
-        raise ValueError(f"`lam_scale` must be positive: got {lam_scale!r}. Pass the number of photons at full scale.")
+        raise ValueError(
+            f"`lam_scale` must be positive: got {shown(lam_scale)}. Pass the number of photons at full scale."
+        )
     scale = own_scale(image.dtype)
     if full_scale is not None:
         scale = Scale(0, full_scale, scale.bounds)

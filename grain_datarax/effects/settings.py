@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from grain_datarax.wording import shown
+
 
 class Rule(abc.ABC):
     """What one setting may be."""
@@ -42,9 +44,9 @@ class Number(Rule):
         if not is_number(value):
             is_exponent = isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.IGNORECASE)
             in_yaml = " YAML reads 1e-3 as text: write 1.0e-3." if is_exponent else ""
-            raise TypeError(f"`{name}` must be a number: got {value!r}. Pass an int or a float.{in_yaml}")
+            raise TypeError(f"`{name}` must be a number: got {shown(value)}. Pass an int or a float.{in_yaml}")
         if not self.low <= value <= self.high:
-            raise ValueError(f"`{name}` must {self.rule}: got {value!r}. {self.remedy}")
+            raise ValueError(f"`{name}` must {self.rule}: got {shown(value)}. {self.remedy}")
         return plain(value)
 
 
@@ -57,11 +59,11 @@ class Integer(Rule):
 
     def __call__(self, name: str, value: Any) -> int:
         if not isinstance(value, int | np.integer) or isinstance(value, bool):
-            raise TypeError(f"`{name}` must be an integer: got {value!r}. Pass an int.")
+            raise TypeError(f"`{name}` must be an integer: got {shown(value)}. Pass an int.")
         if self.least is not None and value < self.least:
-            raise ValueError(f"`{name}` must be at least {self.least}: got {value!r}. Pass a larger number.")
+            raise ValueError(f"`{name}` must be at least {self.least}: got {shown(value)}. Pass a larger number.")
         if value > self.most:
-            raise ValueError(f"`{name}` must be at most {self.most}: got {value!r}. Pass a smaller number.")
+            raise ValueError(f"`{name}` must be at most {self.most}: got {shown(value)}. Pass a smaller number.")
         return int(value)
 
 
@@ -79,10 +81,10 @@ class OrRange(Rule):
         if not isinstance(value, list | tuple):
             return self.rule(name, value)
         if len(value) != 2:
-            raise ValueError(f"`{name}` must be a number or two: got {value!r}. Pass one, or (low, high).")
+            raise ValueError(f"`{name}` must be a number or two: got {shown(value)}. Pass one, or (low, high).")
         low, high = (self.rule(name, end) for end in value)
         if not low <= high:
-            raise ValueError(f"`{name}` must be a range (low, high), low first: got {value!r}. Turn it round.")
+            raise ValueError(f"`{name}` must be a range (low, high), low first: got {shown(value)}. Turn it round.")
         return low, high
 
 
@@ -100,7 +102,7 @@ class Strength(OrRange):
         checked = super().__call__(name, value)
         if self.log and isinstance(checked, tuple) and not checked[0] >= 1e-30:
             raise ValueError(
-                f"`{name}` must be a range of positive numbers: got {value!r}. Begin it at 1e-30 or above."
+                f"`{name}` must be a range of positive numbers: got {shown(value)}. Begin it at 1e-30 or above."
             )
         return checked
 
@@ -120,9 +122,9 @@ class Size(Rule):
 
     def __call__(self, name: str, value: Any) -> tuple[int, int]:
         if not isinstance(value, list | tuple):
-            raise TypeError(f"`{name}` must be two integers: got {value!r}. Pass (height, width).")
+            raise TypeError(f"`{name}` must be two integers: got {shown(value)}. Pass (height, width).")
         if len(value) != 2:
-            raise ValueError(f"`{name}` must be two integers: got {value!r}. Pass (height, width).")
+            raise ValueError(f"`{name}` must be two integers: got {shown(value)}. Pass (height, width).")
         height, width = (_PIXELS(name, side) for side in value)
         return height, width
 
@@ -134,7 +136,7 @@ class Extent(Rule):
     def __call__(self, name: str, value: Any) -> tuple[Any, Any]:
         if not isinstance(value, list | tuple) or len(value) != 2:
             wrong = ValueError if isinstance(value, list | tuple) else TypeError
-            raise wrong(f"`{name}` must be a height and a width: got {value!r}. Pass (height, width).")
+            raise wrong(f"`{name}` must be a height and a width: got {shown(value)}. Pass (height, width).")
         height, width = (Side()(name, side) for side in value)
         return height, width
 
@@ -184,7 +186,7 @@ class Flag(Rule):
 
     def __call__(self, name: str, value: Any) -> bool:
         if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"`{name}` must be a bool: got {value!r}. Pass True or False.")
+            raise TypeError(f"`{name}` must be a bool: got {shown(value)}. Pass True or False.")
         return bool(value)
 
 
@@ -205,9 +207,10 @@ class Choice(Rule):
     values: tuple[Any, ...]
 
     def __call__(self, name: str, value: Any) -> Any:
-        if value not in self.values:
-            raise ValueError(f"`{name}` must be one of {self.values}: got {value!r}. Pass one of them.")
-        return value
+        for each in self.values:
+            if isinstance(value, type(each)) and value == each:
+                return each
+        raise ValueError(f"`{name}` must be one of {self.values}: got {shown(value)}. Pass one of them.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,25 +219,31 @@ class Name(Rule):
 
     def __call__(self, name: str, value: Any) -> str:
         if not isinstance(value, str):
-            raise TypeError(f"`{name}` must be a str: got {value!r}. Pass a name.")
+            raise TypeError(f"`{name}` must be a str: got {shown(value)}. Pass a name.")
         if value == "":
-            raise ValueError(f"`{name}` must not be empty: got {value!r}. Pass a name.")
+            raise ValueError(f"`{name}` must not be empty: got {shown(value)}. Pass a name.")
         if not value.isprintable():
-            raise ValueError(f"`{name}` must be of characters that can be printed: got {value!r}. Pass another name.")
-        return value
+            raise ValueError(
+                f"`{name}` must be of characters that can be printed: got {shown(value)}. Pass another name."
+            )
+        return str(value)  # of NumPy's
 
 
 @dataclasses.dataclass(frozen=True)
 class Plain(Rule):
     """Anything of JSON's types: numbers, strings, bools, None, and tuples of these."""
 
-    def __call__(self, name: str, value: Any) -> Any:
+    def __call__(self, name: str, value: Any, *, levels: int = 50) -> Any:
         if isinstance(value, list | tuple):
-            return tuple(self(name, part) for part in value)
-        if value is None or isinstance(value, bool | np.bool_ | str):
-            return bool(value) if isinstance(value, np.bool_) else value
+            if not levels:
+                raise ValueError(f"`{name}` must be nested less deeply: got {shown(value)} too deep. Flatten it.")
+            return tuple(self(name, part, levels=levels - 1) for part in value)
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, np.bool_ | str):
+            return value.item() if isinstance(value, np.bool_ | np.str_) else value
         if isinstance(value, int | np.integer):
-            return int(value)
+            return Integer(-(2**128), 2**128)(name, value)  # none of thousands of digits, which Python does not read
         if is_number(value):
             return Number()(name, value)
         raise TypeError(

@@ -34,6 +34,7 @@ from grain_datarax.pages.units import level_bounds
 from grain_datarax.purity import kind_of, same_each_time
 from grain_datarax.random.bits import STREAM
 from grain_datarax.random.keys import as_stream_key, operator_key
+from grain_datarax.wording import shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,28 +77,30 @@ class ModalityOperatorConfig(DataraxModuleConfig):
         self._require(field_key=Name(), target_key=Optional(Name()))
         if self.batch_strategy not in ("vmap", "scan"):
             raise ValueError(
-                f'`batch_strategy` must be "vmap" or "scan": got {self.batch_strategy!r}. Pass one of them.'
+                f'`batch_strategy` must be "vmap" or "scan": got {shown(self.batch_strategy)}. Pass one of them.'
             )
         names = self.auxiliary_fields
         if names is not None and not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
-            raise TypeError(f"`auxiliary_fields` must be a list of field names: got {names!r}. Pass a list, or None.")
+            raise TypeError(
+                f"`auxiliary_fields` must be a list of field names: got {shown(names)}. Pass a list, or None."
+            )
         if self.clip_range is not None:
             bounds: tuple[Any, ...] = tuple(self.clip_range) if isinstance(self.clip_range, list | tuple) else (None,)
-            problem = f"`clip_range` must be two numbers: got {self.clip_range!r}. Pass (low, high), or None."
+            problem = f"`clip_range` must be two numbers: got {shown(self.clip_range)}. Pass (low, high), or None."
             if not all(map(is_number, bounds)):
                 raise TypeError(problem)
             if len(bounds) != 2:
                 raise ValueError(problem)
             if not bounds[0] < bounds[1]:
                 raise ValueError(
-                    f"`clip_range` must have low < high: got {self.clip_range!r}. Pass (low, high), or None."
+                    f"`clip_range` must have low < high: got {shown(self.clip_range)}. Pass (low, high), or None."
                 )
             object.__setattr__(self, "clip_range", tuple(map(plain, bounds)))
         paths = [self.field_key, *({self.target_key} - {None, self.field_key}), *(names or ())]
         if len(set(paths)) != len(paths):
             raise ValueError(
-                f"`auxiliary_fields` must not repeat `field_key`, `target_key` or each other: got {names!r}. Name every"
-                " field once."
+                f"`auxiliary_fields` must not repeat `field_key`, `target_key` or each other: got {shown(names)}. Name"
+                " every field once."
             )
         if self.target_key == RECORD_SEED:
             raise ValueError(
@@ -355,7 +358,9 @@ class ModalityOperator(DataraxModule):
             require_fraction("clip_range", bound, dtype)
         low, high = level_bounds(clip_range, dtype)
         if not low <= high:
-            raise ValueError(f"`clip_range` must hold a value of {dtype}: got {clip_range!r} of {limits[1]}. Widen it.")
+            raise ValueError(
+                f"`clip_range` must hold a value of {dtype}: got {shown(clip_range)} of {limits[1]}. Widen it."
+            )
         return Scale(0, limits[1], (low, high))
 
     def untreatable(self, shape: tuple[int, ...]) -> str | None:

@@ -19,6 +19,7 @@ from jax.core import Tracer
 
 from grain_datarax.counts import is_ready, own_rows, warn_of_values_outside
 from grain_datarax.effects.settings import Flag, Name, Optional, Rule
+from grain_datarax.wording import shown
 
 
 class OperationCount(nnx.Variable[Any]):
@@ -63,12 +64,16 @@ class DataraxModuleConfig:
         function, stats = self.batch_stats_fn, self.precomputed_stats
         if function is not None and not callable(function):
             raise TypeError(
-                f"`batch_stats_fn` must be callable: got {function!r}. Pass a function of the batch's data."
+                f"`batch_stats_fn` must be callable: got {shown(function)}. Pass a function of the batch's data."
             )
         if stats is not None and not isinstance(stats, Mapping):
-            raise TypeError(f"`precomputed_stats` must be a mapping: got {stats!r}. Pass a dict of arrays, or None.")
+            raise TypeError(
+                f"`precomputed_stats` must be a mapping: got {shown(stats)}. Pass a dict of arrays, or None."
+            )
         if function is not None and stats is not None:
-            raise ValueError(f"`batch_stats_fn` must be None beside `precomputed_stats`: got {function!r}. Set one.")
+            raise ValueError(
+                f"`batch_stats_fn` must be None beside `precomputed_stats`: got {shown(function)}. Set one."
+            )
         _require_arrays("precomputed_stats", stats)
         object.__setattr__(self, "_stats_digest", _digest(stats))
 
@@ -158,9 +163,11 @@ class DataraxModule(nnx.Module):
 
     def __init__(self, config: DataraxModuleConfig, *, rngs: nnx.Rngs | None = None, name: str | None = None) -> None:
         if not isinstance(config, DataraxModuleConfig):
-            raise TypeError(f"`config` must be a DataraxModuleConfig: got {config!r}. Pass the operator's own config.")
+            raise TypeError(
+                f"`config` must be a DataraxModuleConfig: got {shown(config)}. Pass the operator's own config."
+            )
         if not isinstance(rngs, nnx.Rngs | None):
-            raise TypeError(f"`rngs` must be an nnx.Rngs: got {rngs!r}. Pass flax.nnx.Rngs(0).")
+            raise TypeError(f"`rngs` must be an nnx.Rngs: got {shown(rngs)}. Pass flax.nnx.Rngs(0).")
         if not isinstance(name, str | None):
             raise TypeError(f"`name` must be a str: got {name!r}. Pass a name, or None.")
         self.config = config
@@ -258,7 +265,7 @@ class DataraxModule(nnx.Module):
     def set_statistics(self, stats: dict[str, Any]) -> None:
         """Replaces the statistics by `stats`, a mapping of arrays."""
         if not isinstance(stats, Mapping):
-            raise TypeError(f"`stats` must be a mapping: got {stats!r}. Pass a dict of arrays.")
+            raise TypeError(f"`stats` must be a mapping: got {shown(stats)}. Pass a dict of arrays.")
         _require_arrays("stats", stats)
         self.statistics.set_value(dict(stats))
 
@@ -393,7 +400,9 @@ class DataraxModule(nnx.Module):
             raise TypeError(f"`state` must be a mapping: got {type(state).__name__}. Pass what get_state returned.")
         stats = state.get("statistics")
         if not isinstance(stats, Mapping | None):
-            raise TypeError(f"`state` must hold a mapping at statistics: got {stats!r}. Pass what get_state returned.")
+            raise TypeError(
+                f"`state` must hold a mapping at statistics: got {shown(stats)}. Pass what get_state returned."
+            )
         _require_arrays("statistics", stats)
         given, expected = _leaves(state), _leaves(self.get_state())
         for path in sorted(expected.keys() | given.keys()):
@@ -442,8 +451,8 @@ def _like(leaf: Any, given: Any, path: str) -> Any:
         result = array.astype(leaf.dtype)
     if jnp.issubdtype(leaf.dtype, jnp.integer) and not np.array_equal(result, array):
         raise ValueError(
-            f"`state` must hold numbers that fit: got {array!r:.80} for {leaf.dtype} at {path}. Restore it where it was"
-            " saved, with x64 as it was there."
+            f"`state` must hold numbers that fit: got {shown(array)} for {leaf.dtype} at {path}. Restore it where it"
+            " was saved, with x64 as it was there."
         )
     return result
 
@@ -482,5 +491,5 @@ def _stands_for(given: Any, got: str, wanted: str) -> bool:
 
 def _names(name: str, names: Iterable[str]) -> list[str]:
     if isinstance(names, str) or not isinstance(names, Iterable):
-        raise TypeError(f"`{name}` must be a list of names: got {names!r}. Put them into a list.")
+        raise TypeError(f"`{name}` must be a list of names: got {shown(names)}. Put them into a list.")
     return list(names)

@@ -20,6 +20,7 @@ from grain_datarax.images import Range, Scale, is_float, require_fraction, requi
 from grain_datarax.pages.modality import ModalityOperator, ModalityOperatorConfig
 from grain_datarax.pages.units import require_finite
 from grain_datarax.random.poisson import poisson_levels
+from grain_datarax.wording import shown
 
 _LARGEST = float(np.finfo(np.float32).max)
 _PROBABILITY = Number(0, 1, "be a probability from 0 to 1")
@@ -61,7 +62,7 @@ class NoiseOperatorConfig(ModalityOperatorConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.mode not in _LAWS:
-            raise ValueError(f"`mode` must be one of {tuple(_LAWS)}: got {self.mode!r}. Pass one of them.")
+            raise ValueError(f"`mode` must be one of {tuple(_LAWS)}: got {shown(self.mode)}. Pass one of them.")
         self._require(
             noise_std=Number(0, _LARGEST, "be non-negative and finite"),
             noise_mean=_FINITE,
@@ -202,7 +203,7 @@ class _SaltPepper(_Law):
         if not np.isfinite([end for end, value in ends if value is None]).all():
             raise ValueError(
                 "`clip_range` must be finite where salt and pepper take their values from it: got"
-                f" {config.clip_range!r}. Pass salt_value and pepper_value, or finite bounds."
+                f" {shown(config.clip_range)}. Pass salt_value and pepper_value, or finite bounds."
             )
 
     @staticmethod
@@ -237,8 +238,8 @@ class _Poisson(_Law):
         low, high = config.clip_range or (0.0, 1.0)
         if not 1e-15 <= high - low <= 1e15:  # with lam_scale, both ratios fit into float32
             raise ValueError(
-                f"`clip_range` must be from 1e-15 to 1e15 wide for poisson: got {config.clip_range!r}. Pass the least"
-                " and the greatest value, such as (0.0, 1.0), or None to take full scale from each record."
+                f"`clip_range` must be from 1e-15 to 1e15 wide for poisson: got {shown(config.clip_range)}. Pass the"
+                " least and the greatest value, such as (0.0, 1.0), or None to take full scale from each record."
             )
 
     @staticmethod

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from grain_datarax.images import integer_limits, is_float
+from grain_datarax.wording import shown
 
 
 def require_finite(name: str, value: float | None, dtype: jax.typing.DTypeLike) -> None:
@@ -14,7 +15,7 @@ def require_finite(name: str, value: float | None, dtype: jax.typing.DTypeLike) 
         return
     if abs(value) > float(jnp.finfo(dtype).max):
         raise ValueError(
-            f"`{name}` must fit into the type of the image: got {value!r} for {jnp.dtype(dtype)}, whose largest is"
+            f"`{name}` must fit into the type of the image: got {shown(value)} for {jnp.dtype(dtype)}, whose largest is"
             f" {float(jnp.finfo(dtype).max):g}. Pass a smaller number, or convert the image to float32."
         )
 

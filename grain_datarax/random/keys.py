@@ -16,6 +16,7 @@ import numpy as np
 
 from grain_datarax.random.bits import STREAM, threefry
 from grain_datarax.random.sized import is_sized
+from grain_datarax.wording import shown
 
 # The mapping seed -> key -> bits -> pixels. The golden vectors in tests/ pin it.
 STREAM_VERSION = 1
@@ -40,7 +41,7 @@ def as_stream_key(key: jax.Array) -> jax.Array:
             return key
         key = jax.random.key_data(key)
     elif dtype != jnp.uint32 or key.ndim == 0:
-        raise TypeError(f"`key` must be a JAX PRNG key: got {key!r}. Pass jax.random.key(seed).")
+        raise TypeError(f"`key` must be a JAX PRNG key: got {shown(key)}. Pass jax.random.key(seed).")
     return _typed(key[..., :2])
 
 
