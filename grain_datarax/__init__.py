@@ -4,7 +4,7 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-from grain_datarax import orphans
+from grain_datarax import orphans, parcels
 
 if TYPE_CHECKING:
     from grain_datarax import presets, testing
@@ -166,7 +166,9 @@ _HOMES = (
     "check",
 )
 
-orphans.end_with_parent()  # here, since workers import the package before anything of it
+# Here, since Grain's workers import the package before anything of it.
+orphans.end_with_parent()
+parcels.send_all()
 
 
 def __getattr__(name: str) -> Any:

@@ -56,9 +56,10 @@ class DeviceLoader(grain.IterDataset[Any]):
 
     An iterator's state is that of Grain's iterator after the batch that was handed out last: bytes over a
     `grain.DataLoader`, a dict over a dataset. Either restores the other's. It has one more key, a fingerprint of the
-    operators, so that a checkpoint is refused where the augmentation would go on as another. `close` an iterator, or
-    use it or the loader in a `with` statement, to end its thread and its workers at once. As with all of Grain's, an
-    iterator and its states belong to one thread.
+    operators, so that a checkpoint is refused where the augmentation would go on as another. An error moves nothing:
+    the next `next` makes the same batch again. `close` an iterator, or use it or the loader in a `with` statement, to
+    end its thread and its workers at once; they end with the program at the latest, however it was killed. One thread
+    at a time may use an iterator.
 
     Args:
       source: A `grain.DataLoader`, `grain.IterDataset` or `grain.MapDataset` of batches that carry the seeds of

@@ -1,7 +1,4 @@
-"""Sources and operations of users, in which StopIteration is an error: to Grain it would be the end of the data.
-
-Of a `grain.DataLoader` and a `grain.MapDataset`: the graph of a `grain.IterDataset` is its user's alone.
-"""
+"""Sources and operations of users, in which StopIteration is an error: to Grain it would be the end of the data."""
 
 import copy
 import dataclasses
@@ -11,6 +8,8 @@ from typing import Any
 
 import grain
 import numpy as np
+
+from grain_datarax.parcels import is_end, refusal_of
 
 
 def with_errors_for_ends(loader: grain.DataLoader) -> grain.DataLoader:
@@ -22,14 +21,31 @@ def with_errors_for_ends(loader: grain.DataLoader) -> grain.DataLoader:
     return own
 
 
-class Whole(grain.MapDataset[Any]):
-    """The same elements of a `grain.MapDataset`."""
+class Whole(grain.IterDataset[Any]):
+    """The same elements, which end where Grain ends them.
 
-    def __len__(self) -> int:
-        return len(self._parent)
+    Grain's `IterDataset.batch` ends a batch where an element raises StopIteration, and tells nobody.
+    """
 
-    def __getitem__(self, index: Any) -> Any:
-        return self.slice(index) if isinstance(index, slice) else _called(self._parent.__getitem__, index)
+    def __iter__(self) -> grain.DatasetIterator[Any]:
+        return _WholeIterator(iter(self._parent))
+
+
+class _WholeIterator(grain.DatasetIterator[Any]):
+    def __next__(self) -> Any:
+        try:
+            return next(self._parent)
+        except StopIteration as error:
+            if is_end(error):
+                raise
+            raise refusal_of(error) from error
+
+    def get_state(self) -> dict[str, Any]:
+        state: dict[str, Any] = self._parent.get_state()
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._parent.set_state(state)
 
 
 class _Source:
@@ -108,7 +124,4 @@ def _called(function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except StopIteration as error:
-        raise RuntimeError(
-            f"`source` and its operations must not raise StopIteration, which would end the data: got {error!r}. Catch"
-            " it there, or use next(iterator, default)."
-        ) from error
+        raise refusal_of(error) from error

@@ -1,9 +1,12 @@
 """The iterators of a `DeviceLoader`: its batches, with the state of Grain's own iterators."""
 
+import contextlib
 import copy
+import dataclasses
 import json
+import threading
 import warnings
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Generator, Iterator, Mapping
 from typing import Any, Self
 
 import grain
@@ -20,6 +23,21 @@ from grain_datarax.wording import shown
 
 # How many seconds `close` waits for threads and worker processes.
 PATIENCE = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class _Position:
+    """Where an iterator is: behind the batch that it handed out last.
+
+    Attributes:
+      state: That of Grain's iterator.
+      batches: How many were handed out since the start; None after a state of Grain's own.
+      batch_size: How many records of all processes together the largest had so far.
+    """
+
+    state: dict[str, Any]
+    batches: int | None
+    batch_size: int
 
 
 class DeviceDatasetIterator(grain.DatasetIterator[Any]):
@@ -40,6 +58,7 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
     ) -> None:
         super().__init__(batches)
         forget_ends(batches)
+        self._lock = threading.RLock()  # for which the handler of a signal in the same thread does not wait
         self.source = source
         self.group_count = stage.group_count
         self._stage = stage
@@ -47,39 +66,56 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
         self._strict = strict
         self._agreement = agreement  # with other processes, of which the thread may be waiting for
         self._passes = passes
-        self._own_form: dict[str, Any] | None = None
-        self._last_state: dict[str, Any] | None = None
-        self._batches: int | None = 0  # handed out since the start; unknown after a state of Grain's own
-        self._batch_size = 0  # of all processes together, the largest so far
+        self._position = _Position(copy.deepcopy(batches.get_state()), 0, 0)
+        # As it was before any other state was set: of a strange one Grain keeps strange parts.
+        self._own_form = copy.deepcopy(self._position.state)
+        self._astray = False  # whether Grain's iterator may be elsewhere, since an error came out of it
 
     def __next__(self) -> Record:
-        self._require_open()
+        with self._alone():
+            if self._astray:
+                self._go_to(self._position)
+            self._astray = True
+            try:
+                batch, self._position = self._read()
+            except StopIteration:
+                self._astray = False
+                raise
+            except BaseException as error:
+                # Where processes go on in step, Ctrl-C in one has not moved what its thread makes ahead.
+                self._astray = self._agreement is None or isinstance(error, Exception)
+                raise
+            self._astray = False
+            return batch
+
+    def _read(self) -> tuple[Record, _Position]:
+        """The next batch, and where it ends."""
+        batches, size = self._position.batches, self._position.batch_size
         try:
             element = next(self._parent)
         except StopIteration:
             if may_have_workers(self.source):
                 free_shared_memory()
-            if self._passes and self._batches:
+            if self._passes and batches:
                 self._passes.ends()
             raise
-        if self._passes and self._batches == 0:
+        if self._passes and batches == 0:
             self._passes.begins()
         if not isinstance(element, tuple):  # None, which Grain passes by our stage
             require_record(element)
         batch, largest = element
-        if self._batches is not None:
-            self._batches += 1
-        self._batch_size = max(self._batch_size, largest * self.group_count)
-        return batch
+        state = copy.deepcopy(self._parent.get_state())
+        size = max(size, largest * self.group_count)
+        return batch, _Position(state, None if batches is None else batches + 1, size)
 
     # Any, for type checkers, which can't tell the iterators of a DeviceLoader apart: each takes what it gave.
     def get_state(self) -> Any:
         """The state of Grain's iterator after the batch that was handed out last, and the fingerprint: a dict."""
-        own = self._parent.get_state() if self._last_state is None else self._last_state
-        state: dict[str, Any] = copy.deepcopy(own)
+        position = self._position
+        state: dict[str, Any] = copy.deepcopy(position.state)
         if self._entry is None:
             return state
-        return {**state, STATE_KEY: {**self._entry, "batches": self._batches, "batch_size": self._batch_size}}
+        return {**state, STATE_KEY: {**self._entry, "batches": position.batches, "batch_size": position.batch_size}}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on behind the batch that was last when `state` was taken, from this iterator or from Grain's own.
@@ -90,38 +126,37 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
 
         Whatever it raises, the iterator stays where it was.
         """
-        self._require_open()
-        if not isinstance(state, Mapping):
-            raise TypeError(f"`state` must be a dict: got {shown(state)}. Pass what `get_state` returned.")
-        require_state(state)
-        saved = state.get(STATE_KEY, {})
-        self._compare(saved)
-        # Copied: Grain keeps its parts, and writes into them.
-        self._set_grains(copy.deepcopy({name: part for name, part in state.items() if name != STATE_KEY}))
-        self._passes = None  # what comes again is asked for
-        self._batches = saved.get("batches")
-        self._batch_size = saved.get("batch_size", 0)
-        self._stage.largest = self._batch_size // self.group_count
+        with self._alone():
+            if not isinstance(state, Mapping):
+                raise TypeError(f"`state` must be a dict: got {shown(state)}. Pass what `get_state` returned.")
+            require_state(state)
+            saved = state.get(STATE_KEY, {})
+            self._compare(saved)
+            own = {name: part for name, part in state.items() if name != STATE_KEY}
+            self._go_to(_Position(own, saved.get("batches"), saved.get("batch_size", 0)))
+            self._passes = None  # what comes again is asked for
 
     def __repr__(self) -> str:
-        batches = "an unknown number" if self._batches is None else self._batches
+        batches = "an unknown number" if self._position.batches is None else self._position.batches
         return f"{type(self).__name__}(source={kind_of(self.source)}, batches={batches}{', closed' * self._closed})"
 
-    def _set_grains(self, state: dict[str, Any]) -> None:
+    def _go_to(self, position: _Position) -> None:
         """Sets Grain's iterator, or leaves it where it was."""
+        state = copy.deepcopy(position.state)  # Grain keeps its parts, and writes into them
         if self._agreement is None:
             self._set_parents(state)
-            return
-        self._agreement.interrupt()
-        try:
-            self._set_parents(state)
-        finally:
-            self._agreement.restart()
+        else:
+            self._agreement.interrupt()
+            try:
+                self._set_parents(state)
+            finally:
+                self._agreement.restart()
+        self._stage.largest = position.batch_size // self.group_count
+        self._position = dataclasses.replace(position, state=copy.deepcopy(self._parent.get_state()))
+        self._astray = False
 
     def _set_parents(self, state: dict[str, Any]) -> None:
-        before = copy.deepcopy(self._parent.get_state())
-        # As it was before any other state was set: of a strange one Grain keeps strange parts.
-        self._own_form = copy.deepcopy(before) if self._own_form is None else self._own_form
+        before = copy.deepcopy(self._position.state)
         if "last_seen_indices" not in state:
             require_like(state, self._own_form)
         elif isinstance(self.source, grain.DataLoader):
@@ -131,6 +166,7 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
             self._parent.get_state()  # which some states break that it took
         except BaseException as error:
             self._parent.set_state(before)
+            self._stage.largest = self._position.batch_size // self.group_count
             if not isinstance(error, Exception):
                 raise
             refusal = ValueError(
@@ -147,10 +183,15 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
         """
         if self._closed:
             return
-        self._last_state = self._parent.get_state()
         if self._agreement is not None:
             self._agreement.interrupt()
-        if not ends_within(PATIENCE, super().close):
+        idle = self._lock.acquire(timeout=PATIENCE)
+        try:
+            ended = idle and ends_within(PATIENCE, super().close)
+        finally:
+            if idle:
+                self._lock.release()
+        if not ended:
             warnings.warn(
                 f"`iterator` must end within {PATIENCE} seconds when it is closed: got no end of {self.source}. It is"
                 " left to the end of the program.",
@@ -161,9 +202,20 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
         if may_have_workers(self.source):
             free_shared_memory()
 
-    def _require_open(self) -> None:
-        if self._closed:
-            raise ValueError("`iterator` must be open: this one was closed. Make another by iter(loader).")
+    @contextlib.contextmanager
+    def _alone(self) -> Generator[None]:
+        """For as long as a call lasts that moves the iterator."""
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError(
+                "`iterator` must be used by one thread at a time: got a call while another thread's goes on. Let one"
+                " thread call `next`, and hand batches on to others, or give each an iterator of its own."
+            )
+        try:
+            if self._closed:
+                raise ValueError("`iterator` must be open: this one was closed. Make another by iter(loader).")
+            yield
+        finally:
+            self._lock.release()
 
     def _compare(self, saved: dict[str, Any]) -> None:
         if not saved or self._entry is None:

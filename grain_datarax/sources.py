@@ -11,22 +11,38 @@ from typing import Any
 import grain
 
 from grain_datarax.endings import Whole, with_errors_for_ends
+from grain_datarax.waiting import Awaited, parts_of
 
 
 def host_batches(source: Any, buffer_size: int) -> grain.IterDataset[Any]:
     """The source as an `IterDataset`, whose iterators are in nobody else's hands."""
-    if isinstance(source, grain.DataLoader):
-        return _LoaderDataset(source)
+    dataset: grain.IterDataset[Any]
     if isinstance(source, grain.MapDataset):
         # Grain's default reads 500 elements ahead, which are batches here.
-        return Whole(source).to_iter_dataset(grain.ReadOptions(min(buffer_size, 16), buffer_size))
-    if isinstance(source, grain.experimental.ElasticIterator):
+        dataset = source.to_iter_dataset(grain.ReadOptions(min(buffer_size, 16), buffer_size))
+    elif isinstance(source, grain.DataLoader):
+        dataset = _LoaderDataset(source)
+    elif isinstance(source, grain.experimental.ElasticIterator):
+        dataset = _ElasticDataset(source)
+    else:
+        dataset = source
+    return Awaited(dataset) if _has_workers(source) else Whole(dataset)
+
+
+class _ElasticDataset(grain.IterDataset[Any]):
+    """A `grain.experimental.ElasticIterator` with iterators of its own, from where its user has left it."""
+
+    def __init__(self, source: grain.experimental.ElasticIterator) -> None:
+        super().__init__()
+        self._source = source
+        self._state = source.get_state()
+
+    def __iter__(self) -> grain.DatasetIterator[Any]:
         # It has one iterator for all who ask, which the thread would run ahead with.
-        own = copy.copy(source)
+        own = copy.copy(self._source)
         vars(own).pop("_default_iterator", None)
-        own.set_state(source.get_state())
-        return own
-    return source
+        own.set_state(self._state)
+        return iter(own)
 
 
 class _LoaderDataset(grain.IterDataset[Any]):
@@ -126,3 +142,12 @@ def may_have_workers(source: Any) -> bool:
     if isinstance(source, grain.DataLoader):
         return bool(source.multiprocessing_options.num_workers > 0)
     return not isinstance(source, grain.MapDataset)
+
+
+def _has_workers(source: Any) -> bool:
+    """Whether worker processes are to be found behind the source, as far as its parts hold each other."""
+    return any(
+        (isinstance(part, grain.MultiprocessingOptions) and part.num_workers > 0)
+        or type(part).__name__ == "ProcessPrefetchIterDataset"  # which Grain has no public name for
+        for part in parts_of(source, (grain.DataLoader, grain.IterDataset))
+    )

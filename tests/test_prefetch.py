@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from device_sources import BATCH, SEEDED, SOURCES, Map, chain, dataset, expected_from
 from helpers import closing, contents, loader
+from sources import records
 
 import grain_datarax as gdx
 
@@ -143,6 +144,7 @@ STOPPING = {
     "loader, its source": lambda: FAILING["loader, its source"](StopIteration(5)),
     "MapDataset": lambda: FAILING["MapDataset"](StopIteration(5)),
     "MapDataset, a map": lambda: dataset().map(raise_stop).batch(BATCH),
+    "IterDataset, a map behind Batch": lambda: FAILING["IterDataset, a map behind Batch"](StopIteration(5)),
 }  # fmt: skip
 
 
@@ -154,6 +156,38 @@ def test_stop_iteration_out_of_a_source_does_not_end_the_data(source, buffer_siz
         assert isinstance(raised, RuntimeError)
         assert "must not raise StopIteration, which would end the data: got StopIteration(5)" in str(raised)
         assert isinstance(raised.__cause__, StopIteration)
+
+
+class Limited(grain.IterDataset):
+    """An iterator of the user's own, which ends in a function that its `__next__` calls."""
+
+    def __iter__(self):
+        return LimitedIterator(iter(self._parent))
+
+
+class LimitedIterator(grain.DatasetIterator):
+    def __next__(self):
+        return self.advance()
+
+    def advance(self):
+        batch = next(self._parent)
+        if 28 in batch["label"]:
+            raise StopIteration
+        return batch
+
+    def get_state(self):
+        return self._parent.get_state()
+
+    def set_state(self, state):
+        self._parent.set_state(state)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.long)])
+def test_an_iterator_of_the_users_own_ends_the_data(workers):
+    batches = Limited(grain.MapDataset.source(records(40)).batch(BATCH).to_iter_dataset())
+    options = grain.MultiprocessingOptions(num_workers=workers)
+    with closing(iter(gdx.DeviceLoader(batches.mp_prefetch(options) if workers else batches))) as iterator:
+        assert len(raised_within(60, lambda: list(iterator))) == 3
 
 
 class PaddedBatch:

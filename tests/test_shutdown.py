@@ -108,21 +108,35 @@ sys.path.insert(0, {tests!r})
 import signal
 from absl import flags
 from device_sources import *
-from grain_datarax import iterators
+from grain_datarax import iterators, waiting
 flags.FLAGS.mark_as_parsed()
 iterators.PATIENCE = 1
-signal.signal(signal.SIGALRM, signal.default_int_handler)
-signal.setitimer(signal.ITIMER_REAL, 2)
+{then}
 with gdx.DeviceLoader(loader(SEEDED, count=256, workers=1), chain()) as batches:
     next(iter(batches))
 """
+INTERRUPTED = """
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.setitimer(signal.ITIMER_REAL, 2)
+"""
+
+
+def program_whose_worker_is_killed(tmp_path, then):
+    script = tmp_path / "script.py"
+    script.write_text(KILLED.format(tests=__file__.rpartition("/")[0], then=then))
+    return subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.long
 def test_the_program_can_be_interrupted_while_it_waits_for_a_worker_that_was_killed(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(KILLED.format(tests=__file__.rpartition("/")[0]))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    done = program_whose_worker_is_killed(tmp_path, INTERRUPTED)
     assert done.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in done.stderr
     assert "`iterator` must end within 1 seconds when it is closed" in done.stderr
+
+
+@pytest.mark.long
+def test_the_wait_for_a_worker_that_was_killed_while_it_was_started_ends(tmp_path):
+    done = program_whose_worker_is_killed(tmp_path, "waiting.START = 2")
+    assert done.returncode == 1
+    assert "`source` must let its worker processes start: got none within 2 seconds" in done.stderr
