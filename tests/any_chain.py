@@ -147,8 +147,9 @@ def chains(draw):
     """A chain of up to three effects, on fields of any names."""
     axes = draw(st.sampled_from(["HWC", "HWC", "HWC", "HW", "CHW", "THWC", "TCHW", "THW"]))
     paths = draw(st.lists(st.sampled_from([*PATHS, "mask", "boxes", "points"]), min_size=8, max_size=8, unique=True))
-    settings = {"seed": draw(st.sampled_from([0, 1, 2**64 - 1])), "axes": axes, "image": paths[0]}
     rarely = st.sampled_from([False, False, False, True])
+    paths = [str(index) for index in range(len(paths))] if draw(rarely) else paths  # items of a tuple, or names
+    settings = {"seed": draw(st.sampled_from([0, 1, 2**64 - 1])), "axes": axes, "image": paths[0]}
     if draw(rarely):
         settings["image"] = paths[:1] + paths[1:2]
     if draw(rarely):

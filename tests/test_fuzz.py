@@ -73,7 +73,7 @@ def mixture():
 
 
 def interleaved():
-    parts = [dataset()[start::3].to_iter_dataset(READ_OPTIONS).batch(2) for start in range(3)]
+    parts = [dataset()[start::3].to_iter_dataset(READ_OPTIONS).batch(BATCH, drop_remainder=True) for start in range(3)]
     return grain.experimental.InterleaveIterDataset(parts, cycle_length=2)
 
 

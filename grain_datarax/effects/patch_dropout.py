@@ -71,7 +71,7 @@ class PatchDropout(Patches):
       PatchDropout(num_patches=(1, 4), patch_size=(16, (0.1, 0.25)))
     """
 
-    num_patches: Annotated[int | tuple[int, int], OrRange(Integer(least=0))] = 4
+    num_patches: Annotated[int | tuple[int, int], OrRange(Integer(0, 2**24))] = 4
     patch_size: Annotated[tuple[Any, Any], Extent()] = (8, 8)
 
     @property

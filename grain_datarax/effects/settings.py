@@ -263,7 +263,7 @@ Fraction = typing.Annotated[
 Share = typing.Annotated[float | tuple[float, float], Strength(_PROBABILITY)]
 Probability = typing.Annotated[float, _PROBABILITY]
 
-_BY_TYPE: dict[Any, Rule] = {float: Number(), int: Integer(), bool: Flag(), str: Name()}
+_BY_TYPE: dict[Any, Rule] = {float: Number(), int: Integer(-(2**64)), bool: Flag(), str: Name()}
 
 
 @functools.cache

@@ -36,7 +36,9 @@ class PatchDropoutOperatorConfig(ModalityOperatorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(num_patches=Integer(least=0), patch_size=Size(), drop_value=Number(-np.inf, np.inf, "not be NaN"))
+        self._require(
+            num_patches=Integer(0, 2**24), patch_size=Size(), drop_value=Number(-np.inf, np.inf, "not be NaN")
+        )
 
 
 class PatchDropoutOperator(ModalityOperator):
