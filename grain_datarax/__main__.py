@@ -60,9 +60,7 @@ def _add_preview(commands: Any) -> None:
 
 
 def _preview(given: argparse.Namespace) -> int:
-    write_preview(
-        given.images, given.chain, given.output, given.functions, seed=given.seed, outlines=given.outlines
-    )
+    write_preview(given.images, given.chain, given.output, given.functions, seed=given.seed, outlines=given.outlines)
     print(f"Wrote {given.output}.")
     return 0
 

@@ -14,7 +14,6 @@ import time
 import warnings
 
 import grain
-import numpy as np
 import pytest
 from fault_sources import BATCH, COUNT, Batches, Faulty, iter_dataset, loader, map_dataset
 from fault_table import CHECKPOINTS, DISK, PAGE, PROGRAMS, RECORDS, USES, WORKERS, first_sentence, page, seen_of

@@ -118,6 +118,7 @@ TRAPS = {
     ],
     "one seed for mixed datasets": [
         (lambda: grain.MapDataset.mix([seeded(source(8)), seeded(source(9))]), lambda: grain.MapDataset.mix([seeded(source(8)), seeded(source(9), salt="b")])),
+        (lambda: grain.MapDataset.mix([seeded(source()[i::3]) for i in range(3)]), lambda: grain.MapDataset.mix([seeded(source())[i::3] for i in range(3)])),
         (lambda: grain.MapDataset.concatenate([seeded(source(8)), seeded(source(9))]), lambda: seeded(grain.MapDataset.concatenate([source(8), source(9)]))),
         (
             lambda: grain.IterDataset.mix([seeded(source(count)).to_iter_dataset(LIGHT) for count in (8, 9)]),
@@ -133,6 +134,8 @@ TRAPS = {
         ),
     ],
     "neighbouring seeds": [
+        (lambda: [seeded(source()).shuffle(seed=1)[:24], seeded(source()).shuffle(seed=1)[24:]], lambda: [seeded(source())[:24], seeded(source())[24:]]),
+        (lambda: [seeded(source())[0::2], seeded(source())[0::3]], lambda: [seeded(source())[0::2], seeded(source())[1::2]]),
         (lambda: [loader(gdx.SeedRecords(), batch(), seed=seed) for seed in (5, 6)], lambda: [loader(gdx.SeedRecords(), batch(), seed=seed) for seed in (5, 37)]),
         (lambda: [loader(AddNoise(), batch(), seed=5, epochs=2), loader(AddNoise(), batch(), seed=68)], lambda: [loader(AddNoise(), batch(), seed=5, epochs=2), loader(AddNoise(), batch(), seed=69)]),
         (lambda: [loader(AddNoise(), batch(), seed=5, epochs=None), loader(AddNoise(), batch(), seed=68)], lambda: [loader(AddNoise(), batch(), seed=68, epochs=None), loader(batch(), seed=69)]),

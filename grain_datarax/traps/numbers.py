@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import sys
 from collections.abc import Iterator, Sized
 
@@ -114,7 +115,7 @@ def shared_numbers(first: Step, second: Step) -> Iterator[Finding]:
         if one in common or other in common or not (uses_generator(one) and uses_generator(other)):
             continue
         shift = _shift(one, other)
-        if shift is None or _salt_of(one) != _salt_of(other):
+        if shift is None or _salt_of(one) != _salt_of(other) or _are_apart(_places(one, first), _places(other, second)):
             continue
         follow = "the sum of seed and index" if one.numbers is Numbers.RECORD else f"the seed and {place_of(one)}"
         yield Finding(
@@ -135,6 +136,29 @@ def _shift(one: Step, other: Step) -> int | None:
         return 0 if shift == 0 else None
     earlier = one if one.seed <= other.seed else other  # whose numbers come to where the other's begin
     return shift if shift < _length_of_stream(earlier) else None
+
+
+def _places(step: Step, last: Step) -> range | None:
+    """Where a random step draws for what comes out at the last one; None if that is not known, or no place."""
+    if step.numbers is not Numbers.POSITION:
+        return None
+    places = range(len(step.node))
+    for each in reversed(list(last.chain())):
+        share = share_of(each)
+        if step in each.before() and share is not None and share[3] == len(places):
+            places = places[slice(*share[:3])]
+        elif step in each.before() and each.kind in (Kind.SHUFFLE, Kind.REPEAT, Kind.FLAT_MAP, Kind.MIX, Kind.ZIP):
+            return None
+    return places
+
+
+def _are_apart(places: range | None, others: range | None) -> bool:
+    """Whether places are known to have none in common."""
+    if places is None or others is None:
+        return False
+    if not places or not others or places[-1] < others[0] or others[-1] < places[0]:
+        return True
+    return (places[0] - others[0]) % math.gcd(places.step, others.step) != 0
 
 
 def _length_of_stream(step: Step) -> int:
