@@ -16,7 +16,7 @@ from grain_datarax.containers import Record, require_record
 from grain_datarax.fingerprint import differences
 from grain_datarax.repeats import PassWatch
 from grain_datarax.shutdown import ends_within, free_shared_memory
-from grain_datarax.sources import forget_ends, kind_of, may_have_workers, require_within
+from grain_datarax.sources import kind_of, may_have_workers, require_within
 from grain_datarax.stage import Stage
 from grain_datarax.states import STATE_KEY, require_like, require_state
 from grain_datarax.wording import shown
@@ -57,7 +57,6 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
         passes: PassWatch | None = None,
     ) -> None:
         super().__init__(batches)
-        forget_ends(batches)
         self._lock = threading.RLock()  # for which the handler of a signal in the same thread does not wait
         self.source = source
         self.group_count = stage.group_count

@@ -26,6 +26,7 @@ def host_batches(source: Any, buffer_size: int) -> grain.IterDataset[Any]:
         dataset = _ElasticDataset(source)
     else:
         dataset = source
+    dataset = _Rewindable(dataset)
     return Awaited(dataset) if _has_workers(source) else Whole(dataset)
 
 
@@ -81,7 +82,16 @@ class _LoaderDatasetIterator(grain.DatasetIterator[Any]):
         self._iterator._iterator.close()  # a DataLoaderIterator has no close of its own
 
 
-def forget_ends(iterator: Any) -> None:
+class _Rewindable(grain.IterDataset[Any]):
+    """The same elements; what its iterators are set to is where they are, also behind their end."""
+
+    def __iter__(self) -> grain.DatasetIterator[Any]:
+        iterator = iter(self._parent)
+        _forget_ends(iterator)
+        return iterator
+
+
+def _forget_ends(iterator: Any) -> None:
     """Lets the datasets of workers, and others that are interleaved, forget in `set_state` that they were at their end.
 
     Grain keeps it (0.2.18), so that states behind say it again, and whoever goes on from these misses what is left:
@@ -93,7 +103,7 @@ def forget_ends(iterator: Any) -> None:
         else getattr(iterator, "_parents", ())
     )
     for each in below:
-        forget_ends(each)
+        _forget_ends(each)
     if "_exhausted_iterator_state" in vars(iterator):
         iterator.set_state = functools.partial(_set_anew, weakref.ref(iterator))
 
