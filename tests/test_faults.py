@@ -111,7 +111,7 @@ def test_a_record_that_can_not_be_treated(act, expected, flag):
         assert [contents(batch) for batch in iterator] == wanted[2:]
 
 
-def workers_of(iterator):
+def workers():
     return [process for process in multiprocessing.active_children() if "grain-process-prefetch" in process.name]
 
 
@@ -129,7 +129,7 @@ def test_a_worker_process_that_fails(kind, act, expected, flag, monkeypatch):
         if act == "large":
             given.append(contents(next(iterator)))
             time.sleep(2)  # until all that lies between is full, and the worker waits in the middle of a batch
-            (worker,) = workers_of(iterator)
+            (worker,) = workers()
             os.kill(worker.pid, signal.SIGKILL)
         rest, seen = read_until_it_fails(iterator)
         given += rest
@@ -139,7 +139,7 @@ def test_a_worker_process_that_fails(kind, act, expected, flag, monkeypatch):
         assert given == wanted[: len(given)]
         flag.unlink()
         assert given + [contents(batch) for batch in iterator] == wanted
-    assert not workers_of(iterator)
+    assert not workers()
 
 
 @pytest.mark.long
