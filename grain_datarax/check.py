@@ -72,10 +72,10 @@ def check_pipeline(*pipelines: Any, accelerator: bool | None = None) -> Report:
       >>> dataset = grain.MapDataset.range(64)
       >>> report = check_pipeline(dataset[0::2].random_map(AddNoise(), seed=1))
       >>> print(report.findings[0])
-      random_map on the share of a host: random_map(AddNoise) behind dataset[0:64:2]
+      random_map on the share of a host: random_map(AddNoise(...)) behind dataset[0:64:2]
         why: its numbers follow a record's place in this share: all hosts draw the same, record for record, and with \
 another number of hosts all records get others.
-        change: Draw first, and deal out then: dataset.random_map(AddNoise, seed=...)[i::n].
+        change: Draw first, and deal out then: dataset.random_map(AddNoise(...), seed=...)[i::n].
       >>> check_pipeline(dataset.random_map(AddNoise(), seed=1)[0::2]).findings
       ()
     """
