@@ -168,7 +168,8 @@ No wait for a worker process that has ended is without end: within {grace} secon
 {start} minutes where it was killed before it had read what it is sent to start.
 
 Each row was done in [tests/test_faults.py](../tests/test_faults.py), to a `DeviceLoader` over a `grain.DataLoader`; what was
-seen is the first sentence of what was raised. `python tests/fault_table.py` writes this page.
+seen is the first sentence of what was raised. `python tests/fault_table.py` writes this page. `python -m benchmarks.soak` kills a
+training for half an hour.
 
 ## A record, or its batch
 
