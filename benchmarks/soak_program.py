@@ -89,6 +89,7 @@ def train(folder: pathlib.Path, last: int) -> None:
     kept = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"step": 0, "length": 0}
     with open(delivered, "ab") as log, open(folder / "made", "ab", buffering=0) as made, batches(WORKERS) as loader:
         iterator = iter(loader)
+        log.truncate(kept["length"])  # delivered behind the checkpoint, and now once more
         if "state" in kept:
             iterator.set_state(kept["state"].encode())
         for step, batch in enumerate(retried(iterator), kept["step"] + 1):

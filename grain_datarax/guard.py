@@ -56,7 +56,7 @@ def check_batch(chain: Chain, fields: Mapping[str, Any]) -> None:
         shape, dtype = tuple(fields[path].shape), fields[path].dtype
         if shape[1:] != (2,) or not jnp.issubdtype(dtype, np.integer) or not np.dtype(dtype).isnative:
             raise ValueError(
-                f"`size` must hold the height and width of each record, integers (2,): got {dtype!r} of shape"
+                f"`size` must hold the height and width of each record, integers (2,): got {dtype} of shape"
                 f' {shape[1:]} for field "{path}". Write them before images are padded: np.array(image.shape[:2]), for'
                 " example."
             )
@@ -163,7 +163,7 @@ def _check_coordinates(chain: Chain, path: str, field: Any, length: int, image_s
     if len(shape) <= len(leading) or shape[-1] != length or shape[: len(leading)] != leading or not number:
         raise ValueError(
             f"`{'boxes' if length == 4 else 'keypoints'}` must hold numbers of shape {(*leading, '...', length)}: got"
-            f' {field.dtype!r} of shape {shape} for field "{path}". Put the coordinates last, and fill up to as many'
+            f' {field.dtype} of shape {shape} for field "{path}". Put the coordinates last, and fill up to as many'
             " for each record."
         )
     height, width, _ = hwc_shape(image_shape[1:], chain.axes)

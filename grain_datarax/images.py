@@ -246,7 +246,7 @@ def require_image_type(dtype: Any, field: str) -> None:
     if not (dtype == jnp.bool_ or wide or (is_float(dtype) and jnp.finfo(dtype).bits >= 16)) or not dtype.isnative:
         raise TypeError(
             f"`{field}` must be an image of bools, integers or floats of 8 bits or more, 16 for floats, in native"
-            f' byte order: got {dtype!r} for field "{field}". Convert it, for example to uint8 or float32.'
+            f' byte order: got {dtype} for field "{field}". Convert it, for example to uint8 or float32.'
         )
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise TypeError(

@@ -316,7 +316,7 @@ class ModalityOperator(DataraxModule):
         for path, field in fields.items():
             if kind_of(field.dtype) is None:
                 raise TypeError(
-                    f'`{path}` must hold numbers or bools in native byte order: got {field.dtype!r} for field "{path}".'
+                    f'`{path}` must hold numbers or bools in native byte order: got {field.dtype} for field "{path}".'
                     " Convert it, or leave it out."
                 )
         _require_batch_axis(config.field_key, data, batched)
