@@ -1,4 +1,4 @@
-"""Commands of `python -m grain_datarax`: draw what a chain does to images, check a pipeline for traps."""
+"""Commands of `python -m grain_datarax`: draw what a chain does, check a pipeline for traps, look at this machine."""
 
 import argparse
 import pathlib
@@ -10,6 +10,7 @@ import numpy as np
 
 from grain_datarax.chain import Chain
 from grain_datarax.check import pipelines_of, report_of
+from grain_datarax.doctor import diagnose
 from grain_datarax.pictures import drawing_module, preview
 from grain_datarax.sample import as_taken
 from grain_datarax.traps.program import Program
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_preview(commands)
     _add_check(commands)
+    _add_doctor(commands)
     given = parser.parse_args(arguments)
     try:
         status = given.run(given)
@@ -88,6 +90,16 @@ def _check(given: argparse.Namespace) -> int:
     report = report_of(pipelines, Program.of_file(path), accelerator=given.accelerator)
     print(report)
     return 1 if report.findings else 0
+
+
+def _add_doctor(commands: Any) -> None:
+    command = commands.add_parser(
+        "doctor",
+        help="say what is installed here, and what needs care",
+        description="Prints versions and devices, makes two records with and without a worker process, and says what"
+        " needs care in this environment. Ends with status 1 where something is wrong.",
+    )
+    command.set_defaults(run=lambda _: diagnose(), prog=command.prog)
 
 
 def write_preview(

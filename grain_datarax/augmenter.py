@@ -20,7 +20,7 @@ from grain_datarax.pages.launch import CompiledOperators
 from grain_datarax.pages.launch import names_of as names_of_pages
 from grain_datarax.pages.modality import ModalityOperator
 from grain_datarax.repeats import SeedWatch
-from grain_datarax.wording import shown
+from grain_datarax.wording import MissingField, shown
 
 Operators: TypeAlias = Chain | nnx.Module | Sequence[Chain | nnx.Module]
 
@@ -112,7 +112,7 @@ class Augmenter:
         require_record(batch)
         seeds = carried(batch, RECORD_SEED)
         if self.launcher.seeded and seeds is None:
-            raise KeyError(
+            raise MissingField(
                 f"`{RECORD_SEED}` must be in the batch: got the fields {field_names(batch)}. Add"
                 " grain_datarax.SeedRecords() before Batch; where it is there already, augment once, or pass"
                 " keep_seed=True to what comes first."

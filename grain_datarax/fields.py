@@ -17,6 +17,7 @@ from grain_datarax.containers import (
     container_of,
     record_container_of,
 )
+from grain_datarax.wording import MissingField
 
 # How many names an error lists.
 _LISTED = 40
@@ -32,7 +33,7 @@ def get_field(data: Record, path: str) -> Any:
         return data[path]
     found = _find(data, record_container_of(data), path)
     if found is None:
-        raise KeyError(
+        raise MissingField(
             f"`{path}` must be a field: got the fields {field_names(data)}. {_nearest(data, path)}Correct its name;"
             " dots reach into what is nested."
         )

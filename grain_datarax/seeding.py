@@ -25,7 +25,7 @@ from grain_datarax.containers import (
 from grain_datarax.containers import RECORD_DRAWS as RECORD_DRAWS
 from grain_datarax.containers import RECORD_SEED as RECORD_SEED
 from grain_datarax.fields import field_names, get_field
-from grain_datarax.wording import shown
+from grain_datarax.wording import MissingField, shown
 
 
 class SeedRecords(grain.transforms.RandomMap):
@@ -159,7 +159,7 @@ class SeedChildren(grain.experimental.FlatMapTransform):
         require_record(element)
         seed = carried(element, RECORD_SEED)
         if seed is None:
-            raise KeyError(
+            raise MissingField(
                 f"`{RECORD_SEED}` must be in the record before SeedChildren: got the fields {field_names(element)}."
                 " Place SeedRecords() in front of it."
             )

@@ -7,6 +7,13 @@ from typing import Any
 _MOST_OF_A_TEXT, _MOST = 80, 200
 
 
+class MissingField(KeyError):
+    """A field that is not there; its words are printed as they are, not quoted like the key of a `KeyError`."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def shown(value: Any) -> str:
     """A value for an error, as `repr` writes it where that is short.
 

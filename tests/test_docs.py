@@ -34,7 +34,9 @@ def test_all_code_of_a_page_is_of_a_kind_that_is_tried(page):
 @pytest.mark.once
 @pytest.mark.long
 @pytest.mark.whole
-@pytest.mark.parametrize("page", [page for page in PAGES if {"python", "sh"} & {language for language, _ in blocks(page)}])
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if {"python", "sh"} & {language for language, _ in blocks(page)}]
+)
 def test_the_code_of_a_page_runs_and_prints_what_the_page_says(page, tmp_path):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     program, outputs = [], {}

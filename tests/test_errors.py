@@ -1,5 +1,8 @@
 """Bad input is refused with its name, what was seen and what to do instead."""
 
+import dataclasses
+import pickle
+
 import grain
 import jax
 import jax.numpy as jnp
@@ -432,3 +435,49 @@ def test_types_too_narrow_or_of_foreign_byte_order_are_refused(operator, dtype):
 def test_a_clip_range_without_a_value_of_the_integer_type_is_refused(operator):
     with pytest.raises(ValueError, match=r"`clip_range` must hold a value of uint8: got \(0.001, 0.002\) of 255"):
         gdx.AugmentBatch(operator(clip_range=(0.001, 0.002))).map(seeded_batch(2, dtype="uint8"))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: gdx.GaussianNoise(sdt=0.1),
+            "`settings of GaussianNoise` must be among .*: got 'sdt'. Did you mean 'std'",
+        ),
+        (lambda: gdx.PatchDropout(patchsize=(8, 8)), "got 'patchsize'. Did you mean 'patch_size'"),
+        (
+            lambda: gdx.Chain([gdx.GaussianNoise()], axis="CHW"),
+            "`settings of Chain` .*: got 'axis'. Did you mean 'axes'",
+        ),
+        (lambda: gdx.OneOf([gdx.GaussianNoise()], weight=[1]), "got 'weight'. Did you mean 'weights'"),
+    ],
+)
+def test_a_mistyped_setting_is_told_with_the_nearest_that_there_is(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_a_class_with_arguments_of_its_own_is_left_to_python():
+    @dataclasses.dataclass(frozen=True, init=False)
+    class Fade(gdx.Effect):
+        share: float
+
+        def __init__(self, percent):
+            object.__setattr__(self, "share", percent / 100)
+            object.__setattr__(self, "p", 1.0)
+            object.__setattr__(self, "name", None)
+            object.__setattr__(self, "same_on_frame", False)
+            self.__post_init__()
+
+        def image(self, image, drawn):
+            return image * self.share
+
+    assert Fade(percent=50).share == 0.5
+
+
+def test_a_missing_field_prints_its_words_as_they_are():
+    with pytest.raises(KeyError) as caught:
+        gdx.AugmentBatch(gdx.Chain([gdx.GaussianNoise()], seed=0, image="imge")).map(seeded_batch(2))
+    assert str(caught.value).startswith("`imge` must be a field: got the fields ")
+    assert "Did you mean 'image'?" in str(caught.value)
+    assert isinstance(pickle.loads(pickle.dumps(caught.value)), KeyError)

@@ -4,8 +4,9 @@ import abc
 import copy
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +77,12 @@ class Effect(abc.ABC):
     def clips(self) -> bool:
         """Whether results are clipped to the value range, where the chain says so."""
         return not self.replaces
+
+    if not TYPE_CHECKING:  # which looks at `__init__`
+
+        def __new__(cls, *_, **settings):
+            require_settings(cls, settings)
+            return super().__new__(cls)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -297,6 +304,14 @@ def unknown_name(what: str, name: Any, known: Sequence[str], remedy: str = "Corr
     close = difflib.get_close_matches(name, known, 1) if isinstance(name, str) else []
     instead = f"Did you mean {close[0]!r}? " if close else ""
     return ValueError(f"`{what}` must be among {list(known)}: got {shown(name)}. {instead}{remedy}")
+
+
+def require_settings(cls: type, given: Iterable[str]) -> None:
+    """Raises `TypeError` if one of the names is none of this dataclass's `__init__`; names the nearest that is."""
+    known = [field.name for field in dataclasses.fields(cls) if field.init]
+    for name in given:
+        if name not in known and name not in inspect.signature(cls).parameters:
+            raise TypeError(unknown_name(f"settings of {cls.__name__}", name, known))
 
 
 def as_json(value: Any) -> Any:

@@ -34,7 +34,7 @@ from grain_datarax.pages.units import level_bounds
 from grain_datarax.purity import kind_of, same_each_time
 from grain_datarax.random.bits import STREAM
 from grain_datarax.random.keys import as_stream_key, operator_key
-from grain_datarax.wording import shown
+from grain_datarax.wording import MissingField, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +174,7 @@ class ModalityOperator(DataraxModule):
             NumPy's or Python's generator.
         """
         if self.config.field_key not in data_shapes:
-            raise KeyError(
+            raise MissingField(
                 f"`data_shapes` must hold `{self.config.field_key}`: got the fields {field_names(data_shapes)}. Add its"
                 " batched shape."
             )

@@ -13,6 +13,7 @@ from grain_datarax.fields import field_names, get_field, has_field
 from grain_datarax.testing.arguments import Maker, Setting
 from grain_datarax.testing.report import Line, Report, listed
 from grain_datarax.testing.rows import Key, Reading, Row, passes_unsaid, read
+from grain_datarax.wording import MissingField
 
 # What a record drew: the field that holds it, or a function of the record.
 Drawn: TypeAlias = str | Callable[[Record], Any]
@@ -169,7 +170,7 @@ class _Drawn:
         if callable(self.drawn):
             return self.drawn(record)
         if self.drawn == RECORD_SEED and not has_field(record, RECORD_SEED):
-            raise KeyError(
+            raise MissingField(
                 f"`drawn` must say what a record drew: got none, and no `{RECORD_SEED}` in the fields"
                 f" {field_names(record)}. Name the field that was drawn, pass a function of the record, or let the"
                 " augmentation leave the seed there by keep_seed=True."
