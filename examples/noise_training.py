@@ -90,9 +90,9 @@ def draw_plot(measured: Measured) -> plt.Figure:
         gains = [by_name[name][1] - by_name["none"][1] for name in PUBLISHED]
         last.bar(places + shift, gains, 0.38, label=f"{label}: under corruptions")
         last.plot(places + shift, [by_name[name][0] - by_name["none"][0] for name in PUBLISHED], "kD", ms=5)
-    last.set(title="beside the paper", ylabel="percentage points over no noise (diamonds: as they are)")
+    last.set(title="beside the paper", ylabel="percentage points over no noise", ylim=(-1, 15))
     last.set_xticks(places, PUBLISHED, rotation=20)
-    last.legend()
+    last.legend(title="diamonds: without corruptions", loc="upper left")
     return figure
 
 

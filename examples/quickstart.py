@@ -124,13 +124,9 @@ def read(iterator: Iterator[dict[str, jax.Array]], steps: int, title: str) -> li
     return list(tqdm.tqdm(itertools.islice(iterator, steps), desc=title, total=steps, unit=" batches"))
 
 
-def main() -> None:
+def main(directory: pathlib.Path = pathlib.Path("quickstart")) -> None:
     # Grain reads an absl flag before it starts workers; absl.app.run would parse the flags too.
     flags.FLAGS.mark_as_parsed()
-    matplotlib.use("agg")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", nargs="?", type=pathlib.Path, default="quickstart")
-    directory = parser.parse_args().directory
     directory.mkdir(parents=True, exist_ok=True)
 
     paths = write_crops(directory)
@@ -165,4 +161,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    matplotlib.use("agg")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", nargs="?", type=pathlib.Path, default="quickstart")
+    main(parser.parse_args().directory)

@@ -224,16 +224,8 @@ def report(measured: Measured, models: dict[str, Classifier], plot: pathlib.Path
         print(f"  {name} {parameter_hash(model)}")
 
 
-def main() -> None:
-    logging.set_verbosity(logging.ERROR)  # Orbax warns of a checkpoint that a killed run had half deleted
-    matplotlib.use("agg")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", nargs="?", type=pathlib.Path, default="train")
-    parser.add_argument("steps", nargs="?", type=int, default=STEPS, help="of each model")
-    arguments = parser.parse_args()
-    directory, steps = arguments.directory, arguments.steps
+def main(directory: pathlib.Path = pathlib.Path("train"), steps: int = STEPS) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-
     paths = write_digits(directory)
     chains = {"augmented": gdx.Chain([occlude(8), gdx.GaussianNoise(std=0.4)], seed=0), "plain": []}
     models = {name: train(paths["train"], directory / name, chain, steps) for name, chain in chains.items()}
@@ -243,4 +235,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    logging.set_verbosity(logging.ERROR)  # Orbax warns of a checkpoint that a killed run had half deleted
+    matplotlib.use("agg")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", nargs="?", type=pathlib.Path, default="train")
+    parser.add_argument("steps", nargs="?", type=int, default=STEPS, help="of each model")
+    given = parser.parse_args()
+    main(given.directory, given.steps)
