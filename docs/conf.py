@@ -3,7 +3,7 @@
 import importlib.metadata
 
 project = "grain_datarax"
-copyright = "the grain_datarax authors"
+author = copyright = "the grain_datarax authors"
 release = importlib.metadata.version("grain-datarax")
 extensions = [
     "myst_parser",
