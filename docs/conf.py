@@ -3,7 +3,7 @@
 import importlib.metadata
 
 project = "grain_datarax"
-copyright = "the grain_datarax authors"
+author = copyright = "the grain_datarax authors"
 release = importlib.metadata.version("grain-datarax")
 extensions = [
     "myst_parser",
@@ -22,3 +22,5 @@ html_theme = "sphinx_book_theme"
 html_title = "grain_datarax"
 html_theme_options = {"show_toc_level": 2, "home_page_in_toc": True}
 html_show_sourcelink = False
+html_css_files = ["site.css"]  # in _static
+html_context = {"default_mode": "auto"}

@@ -146,7 +146,7 @@ def _unseen(steps: Iterable[Step], program: Program) -> Iterator[str]:
     functions = [name_of(step.transform) for step in every if _is_users(step)]
     if functions:
         yield (
-            f"what {', '.join(dict.fromkeys(functions))} do inside: numbers that are not of their `rng`, such as"
+            f"what is done inside {', '.join(dict.fromkeys(functions))}: numbers that are not of their `rng`, such as"
             " np.random's, and what they write into records."
         )
     for step in every:

@@ -19,6 +19,7 @@ from grain_datarax.pipelines import Kind, Step, read_pipeline
 from grain_datarax.placement import RowSharding
 from grain_datarax.prefetch import prefetched
 from grain_datarax.repeats import PassWatch
+from grain_datarax.seeding import SeedRecords
 from grain_datarax.shardings import Spread
 from grain_datarax.shutdown import close_at_exit
 from grain_datarax.sources import host_batches, is_above_an_elastic_iterator, kind_of, may_have_workers
@@ -156,7 +157,10 @@ class DeviceLoader(grain.IterDataset[Any]):
         self._starts = itertools.count()
         self._said_traps = False
         draws = keep_seed or (self._augment is not None and self._augment.launcher.draws)
-        self._passes = PassWatch() if draws else None
+        # Seeds of the records' own names are to come again, as in each evaluation.
+        seeders = [each.transform for each in self._step().chain() if isinstance(each.transform, SeedRecords)]
+        named = any(seeder._key is not None for seeder in seeders)
+        self._passes = PassWatch() if draws and not named else None
         self._open: weakref.WeakSet[DeviceDatasetIterator] = weakref.WeakSet()
         # Grain's datasets call `parent.__iter__()`, which finds this, and need states that are dicts; `iter(loader)`
         # looks at the class alone. Without `has_child` Grain would put a dataset of its own in between.

@@ -314,6 +314,14 @@ def test_a_loader_for_each_epoch_draws_anew_with_the_salt_that_is_advised():
     assert len(set.union(*epochs)) == 36
 
 
+def test_records_that_are_seeded_by_their_names_may_be_passed_over_again():
+    batched = source().random_map(gdx.SeedRecords(key="id"), seed=3).batch(8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = gdx.DeviceLoader(batched, chain(*NOISE))
+        assert pixels(data) == pixels(data)
+
+
 def test_what_is_restored_or_only_placed_is_no_second_pass():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

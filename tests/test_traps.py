@@ -261,7 +261,7 @@ def test_what_cannot_be_seen_is_said():
         return record
 
     unseen = " ".join(check(source()[:8].map(decode).random_map(AddNoise(), seed=1)).unseen)
-    assert "what decode, AddNoise do inside" in unseen
+    assert "what is done inside decode, AddNoise:" in unseen
     assert "whether dataset[0:8:1] is the share of a host" in unseen
     assert "other pipelines of the program" in unseen
     bare = grain.DataLoader(
