@@ -1,6 +1,10 @@
 """How the site is built: `python -m sphinx -W --keep-going docs build/site`."""
 
 import importlib.metadata
+import pathlib
+import sys
+
+sys.path.append(str(pathlib.Path(__file__).parent / "_ext"))
 
 project = "grain_datarax"
 copyright = "the grain_datarax authors"
@@ -11,9 +15,20 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
+    "messages",
+    "reference",
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
+# What is of others: nothing is looked up in the network.
+nitpick_ignore_regex = [(r"py:.*", r"(collections|flax|grain|jax|matplotlib|nnx|np|numpy|orbax|os|typing)\..*")]
+
+add_module_names = False
+autodoc_member_order = "bysource"
+autodoc_mock_imports = ["datarax"]
+autodoc_typehints_format = "short"
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Returns"]  # sentences, not a type in front of a colon
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
