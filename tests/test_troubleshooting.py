@@ -55,10 +55,13 @@ def messages():
             text = template(node)
             if text is None:
                 pending += ast.iter_child_nodes(node)
-            elif id(node) not in docstrings and (id(node) in known or ": got" in text):
-                # A text that goes on behind another, or is Python's own, is none.
-                if beginning(text) not in FRAMES and not re.match("… [A-Z]|…: …|…, …$", text):
-                    yield beginning(text), known.get(id(node))
+            elif id(node) not in docstrings and (id(node) in known or ": got" in text) and not _is_a_part(text):
+                yield beginning(text), known.get(id(node))
+
+
+def _is_a_part(text):
+    """Whether a text is what goes on behind another, or is put around one."""
+    return beginning(text) in FRAMES or re.match("… [A-Z]|…: …|…, …$", text) is not None
 
 
 def _told(tree):

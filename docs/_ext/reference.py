@@ -24,8 +24,9 @@ _RULES = {
 }
 
 
-def _as_rst(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Single backticks become double ones, but in examples; what `Returns` says is no type."""
+def _as_rst(*arguments: Any) -> None:
+    """Single backticks become double ones, but in examples."""
+    lines = arguments[-1]
     text = "\n".join(lines)
     parts = re.split(r"(^ *>>> .*?(?=\n\s*\n|\Z))", text, flags=re.DOTALL | re.MULTILINE)
     for place in range(0, len(parts), 2):
@@ -37,8 +38,9 @@ def _literal(found: re.Match[str]) -> str:
     return f"``{found[1]}``" + ("\\ " if found[2] else "")
 
 
-def _readable(app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: Any, returns: Any) -> Any:
+def _readable(*arguments: Any) -> tuple[str, None] | None:
     """The signature of an effect, whose annotations carry rules."""
+    obj = arguments[3]
     if not (inspect.isclass(obj) and issubclass(obj, Effect)) or not dataclasses.is_dataclass(obj):
         return None
     hints = {field.name: field.type for field in dataclasses.fields(obj)}
