@@ -20,8 +20,13 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
-# What is of others: nothing is looked up in the network.
-nitpick_ignore_regex = [(r"py:.*", r"(collections|flax|grain|jax|matplotlib|nnx|np|numpy|orbax|os|typing)\..*")]
+nitpick_ignore_regex = [
+    # What is of others: nothing is looked up in the network.
+    (r"py:.*", r"(collections|flax|grain|jax|matplotlib|nnx|np|numpy|orbax|os|typing)\..*|Figure"),
+    # Several exceptions, or a sentence, under "Raises"; and what a type checker alone has a name for.
+    (r"py:exc", r".*[ ,].*"),
+    (r"py:class", r".*\.(SameRecord|_\w+)"),
+]
 
 add_module_names = False
 autodoc_member_order = "bysource"
@@ -32,6 +37,9 @@ napoleon_custom_sections = ["Returns"]  # sentences, not a type in front of a co
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+
+copybutton_prompt_text = r">>> |\.\.\. "  # of examples in docstrings
+copybutton_prompt_is_regexp = True
 
 html_theme = "sphinx_book_theme"
 html_title = "grain_datarax"

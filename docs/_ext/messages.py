@@ -54,7 +54,7 @@ class Messages(SphinxDirective):
         items = nodes.definition_list(classes=["messages"])
         for entry in section["entries"]:
             items += self._item(entry)
-        return [*self._parsed(section.get("about", "")), addnodes.glossary("", items)]
+        return [*self._parsed(section.get("about", "")), addnodes.glossary("", items, sorted=False)]
 
     def _item(self, entry: dict) -> nodes.definition_list_item:
         texts = entry.get("says", entry.get("finds"))

@@ -7,12 +7,14 @@ import typing
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.inspect import object_description
 from sphinx.util.typing import stringify_annotation
 
 from grain_datarax.effects import settings
 from grain_datarax.effects.effect import Effect
 from grain_datarax.effects.occlusion import Fill
+from grain_datarax.iterators import DeviceDatasetIterator, DeviceIterator
 
 # Annotations that stand for one thing in many effects, by the name under which docs/api/settings.md says what it is.
 _ALIASES = {settings.Fraction: "Fraction", settings.Share: "Share", settings.Probability: "Probability"}
@@ -22,6 +24,10 @@ _RULES = {
     settings.CountOrShare: "CountOrShare",
     Fill: "Fill",
 }
+# Which users don't make themselves.
+_MADE_BY_OTHERS = (DeviceDatasetIterator, DeviceIterator)
+_PROPERTIES = ("attribute", "data", "property")
+_kept: dict[str, list[str]] = {}
 
 
 def _as_rst(*arguments: Any) -> None:
@@ -34,6 +40,18 @@ def _as_rst(*arguments: Any) -> None:
     lines[:] = "".join(parts).split("\n")
 
 
+def _keep(*arguments: Any) -> None:
+    """What is said of a property stays away from napoleon, to which words in front of a colon are a type."""
+    _, what, name, _, _, lines = arguments
+    if what in _PROPERTIES:
+        _kept[name], lines[:] = list(lines), []
+
+
+def _give_back(*arguments: Any) -> None:
+    _, _, name, _, _, lines = arguments
+    lines[:] = _kept.pop(name, lines)
+
+
 def _literal(found: re.Match[str]) -> str:
     return f"``{found[1]}``" + ("\\ " if found[2] else "")
 
@@ -41,6 +59,8 @@ def _literal(found: re.Match[str]) -> str:
 def _readable(*arguments: Any) -> tuple[str, None] | None:
     """The signature of an effect, whose annotations carry rules."""
     obj = arguments[3]
+    if obj in _MADE_BY_OTHERS:
+        return "", None
     if not (inspect.isclass(obj) and issubclass(obj, Effect)) or not dataclasses.is_dataclass(obj):
         return None
     hints = {field.name: field.type for field in dataclasses.fields(obj)}
@@ -66,8 +86,21 @@ def type_name(hint: Any) -> str:
     return stringify_annotation(hint, "smart")
 
 
+def _without_overloads(analyze: Any) -> Any:
+    """One signature for each function; that type checkers are told of several is theirs."""
+
+    def analyzed(self: ModuleAnalyzer) -> None:
+        analyze(self)
+        self.overloads = {}
+
+    return analyzed
+
+
 def setup(app: Sphinx) -> dict:
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", _as_rst, priority=100)  # before napoleon
+    app.connect("autodoc-process-docstring", _keep, priority=200)
+    app.connect("autodoc-process-docstring", _give_back, priority=900)  # behind it
     app.connect("autodoc-process-signature", _readable)
+    ModuleAnalyzer.analyze = _without_overloads(ModuleAnalyzer.analyze)
     return {"parallel_read_safe": True}
