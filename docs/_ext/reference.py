@@ -31,9 +31,13 @@ _kept: dict[str, list[str]] = {}
 
 
 def _as_rst(*arguments: Any) -> None:
-    """Single backticks become double ones, but in examples."""
-    lines = arguments[-1]
-    text = "\n".join(lines)
+    """Single backticks become double ones, but in examples; settings get their types; "Raises" without any is prose."""
+    _, _, _, obj, _, lines = arguments
+    text = re.sub(r"^Raises:\n +(?=As |Whatever )", "Raises: ", "\n".join(lines), flags=re.MULTILINE)
+    text = re.sub(r"^(Example, .*):$", r"\1::", text, flags=re.MULTILINE)
+    if _is_effect(obj):
+        hints = {field.name: type_name(field.type) for field in dataclasses.fields(obj)}
+        text = re.sub(r"^  (\w+):(?= )", lambda found: _typed(found, hints), text, flags=re.MULTILINE)
     parts = re.split(r"(^ *>>> .*?(?=\n\s*\n|\Z))", text, flags=re.DOTALL | re.MULTILINE)
     for place in range(0, len(parts), 2):
         parts[place] = re.sub(r"(?<!`)`([^`]+)`(?!`)(?=(\w?))", _literal, parts[place])
@@ -52,6 +56,14 @@ def _give_back(*arguments: Any) -> None:
     lines[:] = _kept.pop(name, lines)
 
 
+def _typed(found: re.Match[str], hints: dict[str, str]) -> str:
+    return f"  {found[1]} ({hints[found[1]]}):" if found[1] in hints else found[0]
+
+
+def _is_effect(obj: Any) -> bool:
+    return inspect.isclass(obj) and issubclass(obj, Effect) and dataclasses.is_dataclass(obj)
+
+
 def _literal(found: re.Match[str]) -> str:
     return f"``{found[1]}``" + ("\\ " if found[2] else "")
 
@@ -61,7 +73,7 @@ def _readable(*arguments: Any) -> tuple[str, None] | None:
     obj = arguments[3]
     if obj in _MADE_BY_OTHERS:
         return "", None
-    if not (inspect.isclass(obj) and issubclass(obj, Effect)) or not dataclasses.is_dataclass(obj):
+    if not _is_effect(obj):
         return None
     hints = {field.name: field.type for field in dataclasses.fields(obj)}
     parameters = inspect.signature(obj).parameters.values()
