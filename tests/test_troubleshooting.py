@@ -153,3 +153,9 @@ def test_every_entry_says_its_cause_and_its_cure(section):
         assert ("raises" in entry) == ("says" in entry), entry
         for name in ("cause", "cure"):
             assert entry[name].strip().endswith((".", "`")), entry
+
+
+def test_the_page_has_every_section_under_its_title_in_the_order_of_the_list():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    shown = re.findall(r"^## (.+)\n\n:::\{messages\} (.+)\n:::$", page, re.MULTILINE)
+    assert shown == [(section["title"], section["title"]) for section in SECTIONS]

@@ -31,9 +31,10 @@ addEventListener("DOMContentLoaded", () => {
     const words = box.value.toLowerCase().split(/\\s+/).filter(word => word);
     const whole = entries.filter(entry => entry.fixed.some(each => each.test(box.value)));
     const shown = whole.length ? whole : entries.filter(entry => words.every(word => entry.text.includes(word)));
-    for (const entry of entries) for (const part of entry.parts) part.hidden = !shown.includes(entry);
+    for (const entry of entries)
+      for (const part of entry.parts) part.style.display = shown.includes(entry) ? "" : "none";
     for (const list of document.querySelectorAll("dl.messages"))
-      list.closest("section").hidden = ![...list.children].some(part => !part.hidden);
+      list.closest("section").style.display = [...list.children].some(part => !part.style.display) ? "" : "none";
     count.textContent = words.length ? `${shown.length} of ${entries.length}` : "";
   });
 });
