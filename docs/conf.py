@@ -1,6 +1,10 @@
 """How the site is built: `python -m sphinx -W --keep-going docs build/site`."""
 
 import importlib.metadata
+import pathlib
+import sys
+
+sys.path.append(str(pathlib.Path(__file__).parent / "_ext"))
 
 project = "grain_datarax"
 author = copyright = "the grain_datarax authors"
@@ -11,12 +15,31 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
+    "messages",
+    "reference",
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
+nitpick_ignore_regex = [
+    # What is of others: nothing is looked up in the network.
+    (r"py:.*", r"(collections|flax|grain|jax|matplotlib|nnx|np|numpy|orbax|os|typing)\..*|Figure"),
+    # Several exceptions, or a sentence, under "Raises"; and what a type checker alone has a name for.
+    (r"py:exc", r".*[ ,].*"),
+    (r"py:class", r".*\.(SameRecord|_\w+)"),
+]
+
+add_module_names = False
+autodoc_member_order = "bysource"
+autodoc_mock_imports = ["datarax"]
+autodoc_typehints_format = "short"
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Returns"]  # sentences, not a type in front of a colon
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+
+copybutton_prompt_text = r">>> |\.\.\. "  # of examples in docstrings
+copybutton_prompt_is_regexp = True
 
 html_theme = "sphinx_book_theme"
 html_title = "grain_datarax"

@@ -327,7 +327,8 @@ class Chain:
         version = description.get("version")
         if type(version) is not int or version != _VERSION:
             raise ValueError(
-                f"`version` must be {_VERSION}: got {shown(version)}. Read it with the release that wrote it."
+                f"`version` must be {_VERSION}: got {shown(version)}. Read it with the release that wrote it; a text of"
+                f" your own has {_VERSION}."
             )
         settings = {name: value for name, value in description.items() if name != "version"}
         known = [field.name for field in dataclasses.fields(cls)]
