@@ -1,6 +1,10 @@
 """How the site is built: `python -m sphinx -W --keep-going docs build/site`."""
 
 import importlib.metadata
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "_ext"))
 
 project = "grain_datarax"
 copyright = "the grain_datarax authors"
@@ -11,6 +15,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
+    "gallery",
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
@@ -21,4 +26,5 @@ myst_heading_anchors = 3
 html_theme = "sphinx_book_theme"
 html_title = "grain_datarax"
 html_theme_options = {"show_toc_level": 2, "home_page_in_toc": True}
+html_static_path = ["_static"]
 html_show_sourcelink = False
