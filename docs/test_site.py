@@ -1,8 +1,8 @@
 """The built site in a browser: pages, links, pictures, search, and the explorer.
 
 Run by `python -m pytest -n 0 docs/test_site.py` with `pip install '.[docs]'` and Chromium (Debian: `apt-get install
-chromium`). SITE names a site that is built already; SCREENSHOTS a folder for pictures of all pages, at two widths, bright
-and dark.
+chromium`). SITE names a site that is built already; SCREENSHOTS a folder for pictures of all pages, at two widths, and
+dark.
 """
 
 import functools
@@ -272,7 +272,7 @@ def test_code_and_yaml_make_equal_chains_whose_picture_is_the_one_shown(site, op
 
 def test_the_explorer_opens_at_the_effect_of_a_link(opened):
     page = opened("gallery.html")
-    page.locator("section#poissonnoise").get_by_role("link", name="In the explorer").click()
+    page.locator("section#poissonnoise").get_by_role("link", name="PoissonNoise in the explorer").click()
     page.wait_for_url("**/explorer.html?effect=PoissonNoise")
     assert "gdx.PoissonNoise(" in page.inner_text("#explorer-python")
 

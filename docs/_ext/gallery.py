@@ -47,7 +47,7 @@ class Gallery(SphinxDirective):
 
     def _entry(self, entry: Entry) -> nodes.section:
         section = self._section(entry.title)
-        link = nodes.reference("", "In the explorer", refuri=f"explorer.html?effect={entry.slug}")
+        link = nodes.reference("", f"{entry.title} in the explorer", refuri=f"explorer.html?effect={entry.slug}")
         section += nodes.paragraph("", "", *self.parse_inline(f"{entry.says} ")[0], link, nodes.Text("."))
         section += [_raw(_row(entry, row)) for row in rows(entry)]
         return section
@@ -128,12 +128,12 @@ class Explorer(SphinxDirective):
 {sliders}
 <p id="explorer-outlines"><label><input type="checkbox" id="explorer-outlined" autocomplete="off">
 Outline what is covered</label></p>
-<noscript><p>Sliders need JavaScript. The <a href="gallery.html">gallery</a> shows the same pictures without.</p></noscript>
+<noscript><p>Sliders need JavaScript. The <a href="gallery.html">gallery</a> shows such pictures without.</p></noscript>
 </div>
 </form>
-<p class="explorer-heading" id="explorer-python-heading">Python</p>
+<p class="rubric" role="heading" aria-level="2" id="explorer-python-heading">Python</p>
 {_code("python", state.python, 'aria-live="polite"')}
-<p class="explorer-heading" id="explorer-yaml-heading">YAML, read by
+<p class="rubric" role="heading" aria-level="2" id="explorer-yaml-heading">YAML, read by
 <code id="explorer-load">{escape(state.load, quote=False)}</code></p>
 {_code("yaml", state.yaml)}
 <script src="{FOLDER}/states.js"></script>
@@ -146,7 +146,7 @@ def _code(name: str, text: str, attributes: str = "") -> str:
     # As Sphinx writes code, so that it looks alike and has a button to copy it.
     return (
         f'<div class="highlight-{name} notranslate"><div class="highlight">'
-        f'<pre id="explorer-{name}" tabindex="0" aria-labelledby="explorer-{name}-heading" {attributes}>'
+        f'<pre id="explorer-{name}" tabindex="0" role="region" aria-labelledby="explorer-{name}-heading" {attributes}>'
         f"{escape(text, quote=False)}</pre></div></div>"
     )
 
@@ -156,7 +156,7 @@ def _raw(text: str) -> nodes.raw:
 
 
 def explorer_data() -> list[dict[str, Any]]:
-    """All that explorer.js shows: of each entry its sliders, its chains, and its states, the last slider's moved first."""
+    """What explorer.js shows: each entry's sliders, its chains, and its states, the last slider moved first."""
     return [_explored(entry) for entry in ENTRIES]
 
 

@@ -205,15 +205,11 @@ def _make(entry: Entry, own: list[State], folder: pathlib.Path) -> int:
         wanted = list(alike)
         pixels, covered = treated(entry, chain, [state.record for state in wanted])
         for state, image, mask in zip(wanted, pixels, covered, strict=True):
-            _write(Image.fromarray(image), folder / state.file)
+            Image.fromarray(image).save(folder / state.file, quality=80, method=4)
             if state.outlined:
-                _write(outlined(image, mask), folder / state.outlined)
+                outlined(image, mask).save(folder / state.outlined, quality=65, method=4)
     mark.write_text(described)
     return len(own)
-
-
-def _write(picture: Image.Image, path: pathlib.Path) -> None:
-    picture.save(path, quality=80, method=4)
 
 
 def treated(entry: Entry, chain: gdx.Chain, records: list[int]) -> tuple[np.ndarray, np.ndarray]:
