@@ -188,8 +188,8 @@ def make_pictures(app: Sphinx) -> None:
     if app.builder.format != "html":
         return
     folder = pathlib.Path(app.outdir) / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    made = rendering.made_pictures({entry: states_of(entry) for entry in ENTRIES}, folder)
+    marks = pathlib.Path(app.doctreedir) / FOLDER
+    made = rendering.made_pictures({entry: states_of(entry) for entry in ENTRIES}, folder, marks)
     for _ in status_iterator(
         made, "making pictures... ", "purple", len(ENTRIES), stringify_func=lambda each: each.title
     ):

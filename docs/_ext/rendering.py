@@ -161,6 +161,7 @@ def _text(node: ast.expr) -> str:
     return ast.unparse(node).replace("'", '"')
 
 
+@functools.cache
 def yaml_of(chain: gdx.Chain) -> str:
     """What `Chain.save` writes."""
     with tempfile.TemporaryDirectory() as folder:
@@ -183,24 +184,28 @@ def functions_of(chain: gdx.Chain) -> list[str]:
     return [link.function for link in chain.links if isinstance(link, gdx.Function)]
 
 
-def made_pictures(all_states: Mapping[Entry, list[State]], folder: pathlib.Path) -> Iterator[tuple[Entry, int]]:
-    """Writes the pictures of entries into a folder, but for those that are there; yields each entry, and how many."""
+def made_pictures(
+    all_states: Mapping[Entry, list[State]], folder: pathlib.Path, marks: pathlib.Path
+) -> Iterator[Entry]:
+    """Writes the pictures of entries into a folder, but for those that `marks` says are there; yields each entry."""
     folder.mkdir(parents=True, exist_ok=True)
+    marks.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_disable_most_optimizations", True)  # compiles faster, to the same bits
     try:
         for entry, own in all_states.items():
-            yield entry, _make(entry, own, folder)
+            _make(entry, own, folder, marks / f"{entry.slug}.sha256")
+            jax.clear_caches()  # each chain is compiled for itself, and used once
+            yield entry
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
 
 
-def _make(entry: Entry, own: list[State], folder: pathlib.Path) -> int:
-    # Of what a picture depends on: written last, so that it stands for pictures that are whole.
-    mark = folder / f"{entry.slug}.sha256"
+def _make(entry: Entry, own: list[State], folder: pathlib.Path, mark: pathlib.Path) -> None:
+    # Of all that pictures depend on: written last, so that it stands for pictures that are whole.
     sources = [pathlib.Path(__file__).read_text(), json.dumps([each.chain.to_dict() for each in own])]
     described = hashlib.sha256("".join([*sources, repr(entry), str(gdx.STREAM_VERSION)]).encode()).hexdigest()
-    if mark.exists() and mark.read_text() == described:
-        return 0
+    if mark.exists() and mark.read_text() == described and all((folder / each.file).exists() for each in own):
+        return
     for chain, alike in itertools.groupby(own, operator.attrgetter("chain")):
         wanted = list(alike)
         pixels, covered = treated(entry, chain, [state.record for state in wanted])
@@ -209,7 +214,6 @@ def _make(entry: Entry, own: list[State], folder: pathlib.Path) -> int:
             if state.outlined:
                 outlined(image, mask).save(folder / state.outlined, quality=65, method=4)
     mark.write_text(described)
-    return len(own)
 
 
 def treated(entry: Entry, chain: gdx.Chain, records: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -224,13 +228,19 @@ def treated(entry: Entry, chain: gdx.Chain, records: list[int]) -> tuple[np.ndar
     if chain.mixes:
         partners = np.stack([photo_of(entry, record + 1).pixels for record in records])
         batch["partner"] = {"image": partners, _COVERED: nothing + 1}
-    asked = dataclasses.replace(chain, masks={_COVERED: 1}, draws=_DRAWS) if entry.outlines else chain
-    result = jax.device_get(gdx.AugmentBatch(asked).map(batch))
+    result = jax.device_get(gdx.AugmentBatch(_telling(chain) if entry.outlines else chain).map(batch))
     covered = result[_COVERED].astype(bool)
-    for drawn in result.get(_DRAWS, {}).values():
-        if isinstance(chain.effects[0], gdx.PatchGaussian):  # noise, which leaves masks alone
-            covered |= np.stack([_inside(square, covered.shape[1:]) for square in drawn["positions"][:, 0]])
+    if _DRAWS in result:
+        squares = result[_DRAWS][chain.names[0]]["positions"][:, 0]
+        covered = np.stack([_inside(square, covered.shape[1:]) for square in squares])
     return shown_pixels(result["image"], entry.ends), covered
+
+
+def _telling(chain: gdx.Chain) -> gdx.Chain:
+    """The chain, with a mask of what it covers, or of noise in a square with what it draws."""
+    if isinstance(chain.effects[0], gdx.PatchGaussian):
+        return dataclasses.replace(chain, draws=_DRAWS)
+    return dataclasses.replace(chain, masks={_COVERED: 1})
 
 
 def _inside(square: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
