@@ -7,7 +7,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "_ext"))
 
 project = "grain_datarax"
-copyright = "the grain_datarax authors"
+author = copyright = "the grain_datarax authors"
 release = importlib.metadata.version("grain-datarax")
 extensions = [
     "myst_parser",
@@ -25,6 +25,8 @@ myst_heading_anchors = 3
 
 html_theme = "sphinx_book_theme"
 html_title = "grain_datarax"
-html_theme_options = {"show_toc_level": 2, "home_page_in_toc": True}
+# The search field is in the sidebar: without `navbar_persistent` the theme shows a second one, in a bar of its own.
+html_theme_options = {"show_toc_level": 2, "home_page_in_toc": True, "navbar_persistent": []}
+html_context = {"default_mode": "auto"}  # else the theme says in the console that it lacks
 html_static_path = ["_static"]
 html_show_sourcelink = False

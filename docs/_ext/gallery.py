@@ -4,8 +4,10 @@ A build of HTML writes their pictures into `gallery/` beside the pages, and keep
 """
 
 import functools
+import itertools
 import json
 import pathlib
+from collections.abc import Iterable
 from html import escape
 from typing import Any
 
@@ -78,15 +80,16 @@ def _where(every: list[State], slider: int, place: int) -> list[State]:
 
 
 def _row(entry: Entry, row: list[State]) -> str:
-    cells = "\n".join(map(_cell, row))
+    moves = [each.setting != RECORD or len({state.record for state in row}) > 1 for each in entry.sliders]
+    cells = "\n".join(_cell(state, itertools.compress(state.texts, moves)) for state in row)
     return f'<div class="gallery-row" role="group" aria-label="{escape(entry.title)}">\n{cells}\n</div>'
 
 
-def _cell(state: State) -> str:
+def _cell(state: State, texts: Iterable[str]) -> str:
     pictures = _picture(state.file, state.alt, "gallery-plain" if state.outlined else "")
     if state.outlined:
         pictures += _picture(state.outlined, f"{state.alt} What is covered is outlined.", "gallery-outlined")
-    caption = "".join(f"<span>{escape(text)}</span>" for text in state.texts)
+    caption = "".join(f"<span>{escape(text)}</span>" for text in texts)
     return f'<figure class="gallery-cell">{pictures}<figcaption>{caption}</figcaption></figure>'
 
 
@@ -112,21 +115,21 @@ class Explorer(SphinxDirective):
         )
         sliders = "".join(
             f'<div class="explorer-slider"><label for="explorer-slider-{place}"></label>'
-            f'<input type="range" id="explorer-slider-{place}" min="0" max="1" value="0" step="1" autocomplete="off">'
-            f'<output for="explorer-slider-{place}"></output></div>'
+            f' <output for="explorer-slider-{place}"></output>'
+            f'<input type="range" id="explorer-slider-{place}" min="0" max="1" value="0" step="1"></div>'
             for place in range(2)
         )
         picture = _picture(state.file, state.alt, attributes='id="explorer-picture"')
         return [
             _raw(f"""
-<form class="explorer" id="explorer" onsubmit="return false">
+<form class="explorer" id="explorer" autocomplete="off" onsubmit="return false">
 <figure>{picture}</figure>
 <div class="explorer-controls">
 <p><label for="explorer-effect">Effect</label>
-<select id="explorer-effect" autocomplete="off">{options}</select></p>
+<select id="explorer-effect">{options}</select></p>
 <p id="explorer-says"></p>
 {sliders}
-<p id="explorer-outlines"><label><input type="checkbox" id="explorer-outlined" autocomplete="off">
+<p id="explorer-outlines"><label><input type="checkbox" id="explorer-outlined">
 Outline what is covered</label></p>
 <noscript><p>Sliders need JavaScript. The <a href="gallery.html">gallery</a> shows such pictures without.</p></noscript>
 </div>

@@ -21,7 +21,7 @@
       slider.max = own.values.length - 1;
       // Of a setting that has a middle, it: at an end there is little to see, or too much.
       slider.value = own.setting === "record" || own.values.length < 4 ? 0 : Math.floor(own.values.length / 2);
-      slider.previousElementSibling.textContent = own.setting;
+      slider.parentElement.querySelector("label").textContent = own.setting;
     });
     element("load").textContent = entry.load;
     element("outlines").hidden = !entry.states[0].outlined;
@@ -36,7 +36,7 @@
       const value = own.values[sliders[each].value];
       place = place * own.values.length + Number(sliders[each].value);
       sliders[each].setAttribute("aria-valuetext", value);
-      sliders[each].nextElementSibling.textContent = value;
+      sliders[each].parentElement.querySelector("output").textContent = value.replace(`${own.setting}=`, "");
     });
     const state = entry.states[place];
     const outline = outlined.checked && state.outlined;
