@@ -28,5 +28,6 @@ html_title = "grain_datarax"
 # The search field is in the sidebar: without `navbar_persistent` the theme shows a second one, in a bar of its own.
 html_theme_options = {"show_toc_level": 2, "home_page_in_toc": True, "navbar_persistent": []}
 html_context = {"default_mode": "auto"}  # else the theme says in the console that it lacks
+html_favicon = "_static/icon.svg"
 html_static_path = ["_static"]
 html_show_sourcelink = False

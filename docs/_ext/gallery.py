@@ -146,11 +146,11 @@ Outline what is covered</label></p>
 
 
 def _code(name: str, text: str, attributes: str = "") -> str:
-    # As Sphinx writes code, so that it looks alike and has a button to copy it.
+    # As Sphinx writes code, so that it looks alike and has a button to copy it, which takes the id of `pre`.
     return (
         f'<div class="highlight-{name} notranslate"><div class="highlight">'
-        f'<pre id="explorer-{name}" tabindex="0" role="region" aria-labelledby="explorer-{name}-heading" {attributes}>'
-        f"{escape(text, quote=False)}</pre></div></div>"
+        f'<pre tabindex="0" role="region" aria-labelledby="explorer-{name}-heading">'
+        f'<code id="explorer-{name}" {attributes}>{escape(text, quote=False)}</code></pre></div></div>'
     )
 
 
