@@ -17,6 +17,7 @@ extensions = [
     "sphinx_design",
     "messages",
     "reference",
+    "gallery",
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
@@ -43,7 +44,10 @@ copybutton_prompt_is_regexp = True
 
 html_theme = "sphinx_book_theme"
 html_title = "grain_datarax"
-html_theme_options = {"show_toc_level": 2, "home_page_in_toc": True}
+# The search field is in the sidebar: without `navbar_persistent` the theme shows a second one, in a bar of its own.
+html_theme_options = {"show_toc_level": 2, "home_page_in_toc": True, "navbar_persistent": []}
+html_favicon = "_static/icon.svg"
+html_static_path = ["_static"]
 html_show_sourcelink = False
 html_css_files = ["site.css"]  # in _static
-html_context = {"default_mode": "auto"}
+html_context = {"default_mode": "auto"}  # else the theme says in the console that it lacks
