@@ -62,6 +62,7 @@ def enclosed(axes):
     return inside
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 def test_an_effect_alone_draws_what_it_draws_in_the_chain_and_the_whole_is_a_replay():
     # Two of one class and settings, whose numbers alone tell them apart, and two of one class in a composition.
@@ -164,6 +165,7 @@ def test_a_preview_is_the_same_again_and_another_seed_another():
     assert (first[1] - first[0] != (lambda row: row[1] - row[0])(shown(gdx.preview(chain, images, seed=4), 0, 3))).any()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("axes", "dtype", "value_range"),
     [

@@ -49,6 +49,7 @@ def test_vmap_and_scan_agree_bit_for_bit(operator, dtype):
     np.testing.assert_array_equal(np.asarray(vmap), np.asarray(scan))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("dtype", "clip_range"), [("uint8", (0.0, 1.0)), ("float16", (0.0, 1.0)), ("bfloat16", None), ("float32", None)]
 )

@@ -68,6 +68,7 @@ def test_the_example_of_a_spike_finds_what_covered_the_record():
     assert "made again from its seed, its pixels are those of the batch" in done.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 def test_the_quick_start_shows_what_it_says_without_a_warning(tmp_path):
     command = [sys.executable, str(ROOT / "examples" / "quickstart.py"), str(tmp_path)]

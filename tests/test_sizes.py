@@ -234,6 +234,7 @@ class WithSize(grain.transforms.Map):
         return {**element, "size": np.array(element["image"].shape[:2])}
 
 
+@pytest.mark.thorough
 def test_batches_padded_to_their_longest_give_every_record_its_own_pixels():
     def pad(given):
         height, width = np.max([record["image"].shape[:2] for record in given], axis=0)
@@ -285,6 +286,7 @@ def test_a_record_that_is_too_small_is_refused_at_its_own_size():
         augment.random_map(records([(7, 20)])[0], None)
 
 
+@pytest.mark.thorough
 def test_draws_and_replay_know_the_size():
     links = chain(
         gdx.PatchDropout(num_patches=(1, 3), patch_size=((2, 4), 0.25)),

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 def test_the_typed_program_runs():
     program = pathlib.Path(__file__).with_name("typed_program.py")

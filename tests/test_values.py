@@ -313,6 +313,7 @@ def test_values_beyond_the_type_are_refused():
             run(noise("salt_pepper", **{setting: 1e6, "clip_range": None}), batch)
 
 
+@pytest.mark.thorough
 def test_ranges_of_any_size_work_or_are_refused():
     batch = constant(1e9, count=2, shape=(8, 8, 1))
     for make in (EFFECTS[name] for name in FIRST):
