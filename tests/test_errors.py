@@ -481,3 +481,19 @@ def test_a_missing_field_prints_its_words_as_they_are():
     assert str(caught.value).startswith("`imge` must be a field: got the fields ")
     assert "Did you mean 'image'?" in str(caught.value)
     assert isinstance(pickle.loads(pickle.dumps(caught.value)), KeyError)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda key, image: gdx.gaussian_noise(key, image, std=0.1),
+        lambda key, image: gdx.poisson_noise(key, image, lam_scale=10.0),
+        lambda key, image: gdx.salt_pepper_noise(key, image, salt_prob=0.1, pepper_prob=0.1),
+        lambda key, image: gdx.patch_dropout(key, image, num_patches=1, patch_size=(2, 2)),
+    ],
+)
+def test_functions_of_one_image_refuse_a_batch(function):
+    for shape in [(2, 8, 8, 3), (8,), (0, 8, 3)]:
+        with pytest.raises(ValueError, match=r"`image` must be one image, \(H, W\) or \(H, W, C\), .* Use jax.vmap"):
+            function(jax.random.key(0), jnp.zeros(shape))
+    assert jax.vmap(function)(jax.random.split(jax.random.key(0), 2), jnp.zeros((2, 8, 8, 3))).shape == (2, 8, 8, 3)

@@ -7,7 +7,7 @@ import jax
 
 from grain_datarax.effects.noise import Noise, add_noise
 from grain_datarax.effects.settings import Fraction, Number, Strength
-from grain_datarax.images import Scale, own_scale, require_fraction
+from grain_datarax.images import Scale, own_scale, require_fraction, require_image
 from grain_datarax.random.keys import as_stream_key
 from grain_datarax.random.normal import normal_numbers
 from grain_datarax.random.rounding import rounded
@@ -33,6 +33,7 @@ def gaussian_noise(key: jax.Array, image: jax.Array, *, std: float, mean: float 
 
     Source: Hendrycks & Dietterich, ICLR 2019, gaussian noise.
     """
+    require_image(image)
     require_fraction("std", std, image.dtype)
     require_fraction("mean", mean, image.dtype, low=-1.0)
     noise = normal_noise(as_stream_key(key), image.shape, std=std, mean=mean)

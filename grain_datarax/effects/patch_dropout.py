@@ -14,7 +14,7 @@ import numpy as np
 
 from grain_datarax.effects.patches import Patches, drop_patches, why_no_room
 from grain_datarax.effects.settings import Extent, Integer, OrRange, ends
-from grain_datarax.images import Scale, own_scale, require_fraction
+from grain_datarax.images import Scale, own_scale, require_fraction, require_image
 from grain_datarax.random.bits import uniform_integers, uniform_levels
 from grain_datarax.random.keys import as_stream_key
 from grain_datarax.random.rounding import rounded
@@ -45,6 +45,7 @@ def patch_dropout(
 
     Source: the top-left corner is uniform over all places at which the patch lies inside the image.
     """
+    require_image(image)
     require_fraction("drop_value", drop_value, image.dtype)
     if problem := why_no_room(patch_size, image.shape, f"shape {image.shape}"):
         raise ValueError(problem)

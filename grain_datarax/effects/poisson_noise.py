@@ -9,7 +9,7 @@ import numpy as np
 
 from grain_datarax.effects.noise import Noise
 from grain_datarax.effects.settings import Number, Strength, ends
-from grain_datarax.images import Scale, by_rows, compute_type, own_scale
+from grain_datarax.images import Scale, by_rows, compute_type, own_scale, require_image
 from grain_datarax.random.keys import as_stream_key
 from grain_datarax.random.poisson import poisson_levels, poisson_quantile
 from grain_datarax.random.rounding import rounded
@@ -41,6 +41,7 @@ def poisson_noise(key: jax.Array, image: jax.Array, *, lam_scale: float, full_sc
 
     Source: Hendrycks & Dietterich, ICLR 2019, shot noise.
     """
+    require_image(image)
     if not lam_scale > 0:
         raise ValueError(
             f"`lam_scale` must be positive: got {shown(lam_scale)}. Pass the number of photons at full scale."

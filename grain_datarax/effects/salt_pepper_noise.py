@@ -9,7 +9,7 @@ import numpy as np
 
 from grain_datarax.effects.noise import Noise
 from grain_datarax.effects.settings import Fraction, Share, ends
-from grain_datarax.images import Scale, own_scale, require_fraction
+from grain_datarax.images import Scale, own_scale, require_fraction, require_image
 from grain_datarax.random.bits import treated_bits
 from grain_datarax.random.keys import as_stream_key
 
@@ -42,6 +42,7 @@ def salt_pepper_noise(
 
     Source: Hendrycks & Dietterich, ICLR 2019, impulse noise, where each probability is half of the severity.
     """
+    require_image(image)
     require_fraction("salt_value", salt_value, image.dtype)
     require_fraction("pepper_value", pepper_value, image.dtype)
     mask = impulse_mask(as_stream_key(key), image.shape, salt_prob=salt_prob, pepper_prob=pepper_prob)
