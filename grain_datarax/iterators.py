@@ -21,8 +21,6 @@ from grain_datarax.stage import Stage
 from grain_datarax.states import STATE_KEY, require_like, require_state
 from grain_datarax.wording import shown
 
-_OTHER_NUMBERS = "If only the numbers of processes or workers are others, see grain_datarax.checkpoint."
-
 # How many seconds `close` waits for threads and worker processes.
 PATIENCE = 30
 
@@ -170,14 +168,15 @@ class DeviceDatasetIterator(grain.DatasetIterator[Any]):
             self._stage.largest = self._position.batch_size // self.group_count
             if not isinstance(error, Exception):
                 raise
+            got = f"{shown(state)}, at which Grain raised {error!r}"
             if isinstance(error, ValueError):  # which says in Grain's words what is another
-                error.add_note(_OTHER_NUMBERS)
-                raise
+                said = str(error).partition("\n")[0]
+                got = f"one of which Grain says: {said.rstrip('.')}"
             refusal = ValueError(
-                f"`state` must be one of the same kind of source: got {shown(state)}, at which Grain raised {error!r}."
-                " Restore with the source that it was saved with."
+                f"`state` must be one of the same kind of source: got {got}. Restore with the source that it was saved"
+                " with."
             )
-            refusal.add_note(_OTHER_NUMBERS)
+            refusal.add_note("If only the numbers of processes or workers are others, see grain_datarax.checkpoint.")
             raise refusal from error
 
     def close(self) -> None:

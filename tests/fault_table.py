@@ -121,7 +121,9 @@ CHECKPOINTS = {
         "it is of another chain", "ValueError: `operators` must be those of the checkpoint: got `std` 0.2 for 0.1 in GaussianNoise"
     ),
     "another sampler": Fault(
-        "it is of another order", "ValueError: Sampler in checkpoint does not match dataloader sampler"
+        "it is of another order",
+        "ValueError: `state` must be one of the same kind of source: got one of which Grain says: Sampler in checkpoint"
+        " does not match dataloader sampler",
     ),
     "missing": Fault(
         "it is not there",
