@@ -23,4 +23,3 @@ html_title = "grain_datarax"
 html_theme_options = {"show_toc_level": 2, "home_page_in_toc": True}
 html_show_sourcelink = False
 html_css_files = ["site.css"]  # in _static
-html_context = {"default_mode": "auto"}
