@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from grain_datarax import orphans, parcels
 
 if TYPE_CHECKING:
-    from grain_datarax import presets, testing
+    from grain_datarax import extend, presets, testing
     from grain_datarax.chain import Chain
     from grain_datarax.check import check_pipeline
     from grain_datarax.device import DeviceLoader
@@ -108,6 +108,7 @@ __all__ = [
     "child_seed",
     "color_jitter",
     "draws",
+    "extend",
     "gaussian_noise",
     "horizontal_flip",
     "pad_crop",
@@ -174,7 +175,7 @@ parcels.send_all()
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.metadata.version("grain-datarax")
-    if name in ("presets", "testing"):
+    if name in ("extend", "presets", "testing"):
         return importlib.import_module(f"{__name__}.{name}")
     if name in __all__:
         for home in _HOMES:

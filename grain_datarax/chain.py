@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ from grain_datarax.declarations import (
 from grain_datarax.descriptions import Vocabulary
 from grain_datarax.effects.composition import Composition
 from grain_datarax.effects.conversion import Conversion
-from grain_datarax.effects.effect import Effect, as_json, require_settings, unknown_name
+from grain_datarax.effects.effect import Effect, Settings, as_json, unknown_name
 from grain_datarax.effects.geometric import Geometric
 from grain_datarax.effects.mixing import Mixing
 from grain_datarax.effects.settings import Choice, Flag, Name, Optional
@@ -39,7 +39,7 @@ _VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Chain:
+class Chain(Settings):
     """Effects, the seed that they draw from, and what the fields of a record are.
 
     It is a value: chains with equal settings are equal, hash alike, draw the same, and turn into JSON's types and back.
@@ -109,12 +109,6 @@ class Chain:
     partner: str = "partner"
     draws: str | None = None
     size: str | None = None
-
-    if not TYPE_CHECKING:  # which looks at `__init__`
-
-        def __new__(cls, *_, **settings):
-            require_settings(cls, settings)
-            return super().__new__(cls)
 
     def __post_init__(self) -> None:
         effects = (self.effects,) if isinstance(self.effects, Effect) else self.effects

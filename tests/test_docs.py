@@ -13,7 +13,7 @@ import grain_datarax as gdx
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = sorted(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md"))
-FENCE = re.compile(r"^( *)```(\S*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 # As pages mean them: python is one program, from the page's first block to its last; output is what the block before it
 # prints; yaml is a chain, there as chain.yaml; sh is run behind the program. bash runs elsewhere, with other hardware or
 # for hours, and text is none.

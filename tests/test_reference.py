@@ -44,6 +44,11 @@ def test_every_public_name_is_on_one_page_of_the_reference():
     assert {name: OURS[name] for name in names if OURS[name] != 1} == {}
 
 
+def test_what_own_effects_are_made_of_is_on_their_page():
+    text = (API / "own_effects.md").read_text()
+    assert [name for name in gdx.extend.__all__ if f"`{name}`" not in text] == []
+
+
 @pytest.mark.parametrize("name", sorted(OURS.keys() - NOT_HERE))
 def test_what_is_in_the_reference_is_there_and_has_a_docstring(name):
     each = found(name)

@@ -5,7 +5,7 @@ import copy
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import jax
@@ -22,8 +22,21 @@ from grain_datarax.wording import shown
 _LAWS = ("draw", "sample", "image", "pixels", "pixels_in_place", "covered", "mask")
 
 
+class Settings:
+    """A dataclass that is told which of its settings one that it has not is nearest to."""
+
+    if not TYPE_CHECKING:  # which looks at `__init__`
+
+        def __new__(cls, *_, **given):
+            known = [field.name for field in dataclasses.fields(cls) if field.init]
+            for name in given:
+                if name not in known and name not in inspect.signature(cls).parameters:
+                    raise TypeError(unknown_name(f"settings of {cls.__name__}", name, known))
+            return super().__new__(cls)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
-class Effect(abc.ABC):
+class Effect(Settings, abc.ABC):
     """One law: settings, what a record draws, and what becomes of an image. `Chain` does everything else.
 
     A subclass is a frozen dataclass whose fields are its settings, of JSON's types. It says `image`, and `draw` if it
@@ -77,12 +90,6 @@ class Effect(abc.ABC):
     def clips(self) -> bool:
         """Whether results are clipped to the value range, where the chain says so."""
         return not self.replaces
-
-    if not TYPE_CHECKING:  # which looks at `__init__`
-
-        def __new__(cls, *_, **settings):
-            require_settings(cls, settings)
-            return super().__new__(cls)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -304,14 +311,6 @@ def unknown_name(what: str, name: Any, known: Sequence[str], remedy: str = "Corr
     close = difflib.get_close_matches(name, known, 1) if isinstance(name, str) else []
     instead = f"Did you mean {close[0]!r}? " if close else ""
     return ValueError(f"`{what}` must be among {list(known)}: got {shown(name)}. {instead}{remedy}")
-
-
-def require_settings(cls: type, given: Iterable[str]) -> None:
-    """Raises `TypeError` if one of the names is none of this dataclass's `__init__`; names the nearest that is."""
-    known = [field.name for field in dataclasses.fields(cls) if field.init]
-    for name in given:
-        if name not in known and name not in inspect.signature(cls).parameters:
-            raise TypeError(unknown_name(f"settings of {cls.__name__}", name, known))
 
 
 def as_json(value: Any) -> Any:
