@@ -34,7 +34,7 @@ def test_a_notebook_has_the_code_of_its_script(name):
 def test_a_notebook_is_small_and_shows_something(name):
     assert (ROOT / "examples" / f"{name}.ipynb").stat().st_size < 800_000
     outputs = [output for cell in kept(name).cells for output in cell.get("outputs", [])]
-    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert any("image/jpeg" in output.get("data", {}) for output in outputs)
     assert not any(output.output_type == "error" for output in outputs)
 
 

@@ -23,7 +23,7 @@ PROGRAM = """
 import grain, numpy as np
 import grain_datarax as gdx
 
-effects = [gdx.PatchDropout(patch_size=(4, 4)), gdx.GaussianNoise(), gdx.PoissonNoise(), gdx.HorizontalFlip()]
+effects = [gdx.PatchDropout(patch_size=(4, 4)), gdx.GaussianNoise(), gdx.PoissonNoise(photons=30), gdx.HorizontalFlip()]
 source = grain.MapDataset.source([{"image": np.full((16, 16, 3), 99, np.uint8)}] * 32)
 seeded = source.random_map(gdx.SeedRecords(), seed=0)
 with gdx.DeviceLoader(seeded.batch(8), gdx.Chain(effects, seed=0)) as loader:
