@@ -23,11 +23,13 @@ def test_a_notebook_has_the_code_of_its_script(name):
     own = [(cell.cell_type, cell.source) for cell in kept(name).cells]
     assert own == [(cell.cell_type, cell.source) for cell in notebooks.cells_of(script)]
     code = "\n".join(source for kind, source in own if kind == "code")
-    # All of the script but its command line.
+    # All of the script but its command line, and what that imports.
     lines = [
         line.strip() for line in script.partition('\nif __name__ == "__main__":')[0].split('"""', 2)[2].splitlines()
     ]
-    assert [line for line in lines if line and line not in code and not line.startswith("def main(")] == []
+    assert [
+        line for line in lines if line and line not in code and not line.startswith(("def main(", "import ", "from "))
+    ] == []
 
 
 @every_notebook

@@ -12,6 +12,7 @@ import ast
 import base64
 import io
 import pathlib
+import re
 import tempfile
 import textwrap
 
@@ -21,6 +22,7 @@ import PIL.Image
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 NAMES = ("quickstart", "train")
+_TOGETHER = (ast.Import, ast.ImportFrom, ast.Assign)
 
 
 def cells_of(script: str) -> list[nbformat.NotebookNode]:
@@ -32,25 +34,32 @@ def cells_of(script: str) -> list[nbformat.NotebookNode]:
     result = [nbformat.v4.new_markdown_cell(f"# {title}\n\n```text\n{told.strip()}\n```")]
     first, codes = head.end_lineno, []
     for part in parts:
-        begin, kind = first, type(part)
-        first = part.end_lineno
-        text = "\n".join(lines[begin:first]).strip("\n")
+        text, first, kind = "\n".join(lines[first : part.end_lineno]), part.end_lineno, type(part)
         if isinstance(part, ast.If):  # the command line
             continue
         if isinstance(part, ast.FunctionDef) and part.name == "main":
             codes += [(ast.If, code) for code in _paragraphs(part, lines)]
-        elif (
-            codes
-            and kind in (ast.Import, ast.ImportFrom, ast.Assign)
-            and codes[-1][0] in (ast.Import, ast.ImportFrom, kind)
-        ):
+        elif codes and codes[-1][0] in _TOGETHER and kind in (*_TOGETHER, ast.Assign):
             codes[-1] = (kind, f"{codes[-1][1]}\n{text}")
         else:
             codes.append((kind, text))
+    codes[0] = (codes[0][0], _without_unused(codes[0][1], "\n".join(code for _, code in codes[1:])))
     result += [nbformat.v4.new_code_cell(code.strip("\n")) for _, code in codes]
     for number, cell in enumerate(result):
         cell.id = f"cell{number}"
     return result
+
+
+def _without_unused(head: str, rest: str) -> str:
+    """The first cell without what only the command line imports."""
+    unused = []
+    for part in ast.parse(head).body:
+        if isinstance(part, ast.Import | ast.ImportFrom):
+            names = [(each.asname or each.name).partition(".")[0] for each in part.names]
+            body = "\n".join(line for line in head.splitlines() if "import " not in line)
+            if not any(re.search(rf"\b{name}\b", f"{body}\n{rest}") for name in names):
+                unused.append(part.lineno - 1)
+    return "\n".join(line for number, line in enumerate(head.splitlines()) if number not in unused)
 
 
 def _paragraphs(main: ast.FunctionDef, lines: list[str]) -> list[str]:
