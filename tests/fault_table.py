@@ -171,7 +171,8 @@ No wait for a worker process that has ended is without end: within {grace} secon
 
 Each row was done in [tests/test_faults.py](../tests/test_faults.py), to a `DeviceLoader` over a `grain.DataLoader`; what was
 seen is the first sentence of what was raised. `python tests/fault_table.py` writes this page. `python -m benchmarks.soak` kills a
-training for half an hour.
+training or its workers again and again: in half an hour 37 times, with 2.4 million records delivered, each once, all of them
+with the pixels of a run that nobody kills, and no process left ([results](results.md)).
 
 ## A record, or its batch
 

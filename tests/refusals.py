@@ -2,8 +2,10 @@
 
 import re
 
+from grain_datarax.wording import MissingField
+
 FORM = re.compile(r"`.+`.* must .+: got .*\. \S.*", re.DOTALL)
-REFUSALS = (ValueError, TypeError, KeyError, FileNotFoundError)
+REFUSALS = (ValueError, TypeError, MissingField, FileNotFoundError)
 
 
 def require_refusal(error, *, longest=20_000):
