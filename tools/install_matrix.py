@@ -72,7 +72,7 @@ def row(python: str, which: str, wheel: pathlib.Path, folder: pathlib.Path) -> s
     run(own, "-W", "error::UserWarning", "program.py", folder=folder)
     imports = min(float(run(own, "-c", TIMED, folder=folder)) for _ in range(3))
     shown = [
-        re.findall(rf"^{name} +(\S+)", versions, re.MULTILINE)[0]
+        re.findall(rf"^{name} +([^\s,]+)", versions, re.MULTILINE)[0]
         for name in ("python", "jax", "flax", "grain", "numpy")
     ]
     return f"| {' | '.join([which, *shown, f'{took:.0f} s', f'{size / 1e6:.0f} MB', f'{imports:.2f} s'])} |"
