@@ -198,6 +198,10 @@ def made_pictures(
             yield entry
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
+    wanted = {name for own in all_states.values() for state in own for name in (state.file, state.outlined)}
+    for left in folder.glob("*.webp"):
+        if left.name not in wanted:
+            left.unlink()  # of an older list
 
 
 def _make(entry: Entry, own: list[State], folder: pathlib.Path, mark: pathlib.Path) -> None:
