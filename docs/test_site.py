@@ -219,7 +219,7 @@ def test_sliders_are_moved_by_keyboard_and_change_picture_code_and_yaml(viewport
         assert page.locator(".explorer-slider:visible").count() == len(entry.sliders)
         seen = [on_screen(page)]
         for slider in entry.sliders:
-            page.get_by_label(slider.setting, exact=True).focus()
+            page.get_by_role("slider", name=slider.setting, exact=True).focus()
             page.keyboard.press("Home")
             seen = [on_screen(page)]
             for _ in slider.values[1:]:
@@ -247,10 +247,9 @@ def on_screen(page):
 
 
 def test_code_and_yaml_make_equal_chains_whose_picture_is_the_one_shown(site, opened, tmp_path, monkeypatch):
-    import numpy as np
     import rendering
     import shown
-    from PIL import Image
+    from PIL import Image, ImageChops, ImageStat
 
     import grain_datarax as gdx
 
@@ -263,10 +262,10 @@ def test_code_and_yaml_make_equal_chains_whose_picture_is_the_one_shown(site, op
         pathlib.Path("chain.yaml").write_text(now["yaml"])
         assert eval(now["load"], {"gdx": gdx}) == chain
         pixels, _ = rendering.treated(entry, chain, [0])
-        shown_pixels = np.asarray(Image.open(site / now["picture"]))
-        # As close as files of that quality come.
-        error = np.abs(pixels[0].astype(float) - shown_pixels).mean()
-        assert error < 20, entry.title
+        # Its light: files of this kind hold colours at half the width and height.
+        light = [Image.fromarray(pixels[0]).convert("L"), Image.open(site / now["picture"]).convert("L")]
+        error = ImageStat.Stat(ImageChops.difference(*light)).mean[0]
+        assert error < 5, entry.title
 
 
 def test_the_explorer_opens_at_the_effect_of_a_link(opened):
@@ -289,7 +288,7 @@ def test_the_explorer_outlines_what_is_covered(opened):
 def test_the_explorer_works_from_a_folder(site, opened):
     page = opened("explorer.html", at=site.as_uri())
     before = on_screen(page)
-    page.get_by_label("num_patches", exact=True).focus()
+    page.get_by_role("slider", name="num_patches", exact=True).focus()
     page.keyboard.press("End")
     after = on_screen(page)
     assert all(before[name] != after[name] for name in ("picture", "alt", "python", "yaml"))

@@ -36,7 +36,7 @@
       const value = own.values[sliders[each].value];
       place = place * own.values.length + Number(sliders[each].value);
       sliders[each].setAttribute("aria-valuetext", value);
-      sliders[each].parentElement.querySelector("output").textContent = value.replace(`${own.setting}=`, "");
+      sliders[each].parentElement.querySelector("output").textContent = value.replace(`${own.setting}=`, "").replace("record ", "");
     });
     const state = entry.states[place];
     const outline = outlined.checked && state.outlined;
