@@ -151,8 +151,9 @@ def _of_grain() -> Iterator[Finding]:
 
 
 def _records(workers: int) -> grain.DataLoader:
+    source: Any = [{"image": np.full((8, 8, 3), 16 * place, np.uint8)} for place in range(2)]
     return grain.DataLoader(
-        data_source=[{"image": np.full((8, 8, 3), 16 * place, np.uint8)} for place in range(2)],
+        data_source=source,
         sampler=grain.samplers.IndexSampler(2, shuffle=False, num_epochs=1, seed=0),
         operations=[SeedRecords(), grain.transforms.Batch(2)],
         worker_count=workers,
