@@ -5,6 +5,7 @@
 
 import collections
 import contextlib
+import itertools
 import json
 import warnings
 
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.once
 
 EXAMPLES = settings.default.max_examples
 INPUTS = 5  # of each chain, which share what is compiled
+_tried = itertools.count()
 everything_allowed = settings(suppress_health_check=list(HealthCheck))
 
 SIZES = [(1, 1), (1, 4), (5, 1), (4, 4), (5, 7), (8, 8)]
@@ -231,6 +233,8 @@ def on_device(field):
     st.lists(inputs(), min_size=INPUTS, max_size=INPUTS),
 )
 def test_batches_and_records_come_out_as_documented_or_are_refused(chain, form, count, several):
+    if next(_tried) % 200 == 199:
+        jax.clear_caches()  # of thousands of programs, megabytes each
     for case in several:
         rng = np.random.default_rng(case["seed"])
         fields = batch_of(chain, rng, count, form, case["kind"])
