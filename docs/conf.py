@@ -27,6 +27,8 @@ nitpick_ignore_regex = [
     # Several exceptions, or a sentence, under "Raises"; and what a type checker alone has a name for.
     (r"py:exc", r".*[ ,].*"),
     (r"py:class", r".*\.(SameRecord|_\w+)"),
+    # Rules of settings, in the signatures of those that hold them.
+    (r"py:class", r"grain_datarax\.effects\.settings\.\w+"),
 ]
 
 add_module_names = False
