@@ -43,8 +43,8 @@ def interpreters() -> list[str]:
     pyenv = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv")) / "versions"
     found = []
     for version in VERSIONS:
-        places = [*sorted(map(str, pyenv.glob(f"{version}.*/bin/python"))), shutil.which(f"python{version}")]
-        found += [place for place in places if place][-1:]
+        own = sorted(map(str, pyenv.glob(f"{version}.*/bin/python")))
+        found += own[-1:] or filter(None, [shutil.which(f"python{version}")])  # pyenv's shims may have none behind them
     return found
 
 
