@@ -62,12 +62,18 @@ def values(rng, kind, shape, dtype, scale):
         drawn = low + rng.random(shape) * (high - low)
     if np.issubdtype(dtype, np.integer) or dtype.kind == "b":
         return np.clip(np.round(drawn), low, high).astype(dtype)
-    array = np.clip(drawn.astype(dtype), np.asarray(low, dtype), np.asarray(high, dtype))
+    array = np.clip(drawn.astype(dtype), _held(low, high, dtype), _held(high, low, dtype))
     if kind == "not finite" and array.size:
         array.flat[:: max(array.size // 3, 1)] = rng.choice([np.nan, np.inf, -np.inf])
     if kind == "outside" and array.size:
         array.flat[0] = np.inf if high > 1e4 else 2 * high + 1
     return array
+
+
+def _held(end, other, dtype):
+    """The value of a type next to an end of a range, inside it: 65535 would be 65536 in bfloat16."""
+    held = np.asarray(end, dtype)
+    return held if (float(held) - end) * (other - end) >= 0 else np.nextafter(held, np.asarray(other, dtype))
 
 
 def batch_of(chain, rng, count, form, kind):
