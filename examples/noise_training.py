@@ -16,7 +16,6 @@ import itertools
 import pathlib
 
 import grain
-import jax
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -45,9 +44,8 @@ def trained(path: str, name: str, steps: int) -> Classifier:
     model = Classifier(nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.adam(2e-3), wrt=nnx.Param)
     with make_loader(path, gdx.Chain([FAINT, *noise], seed=0)) as loader:
-        everywhere = jax.NamedSharding(loader.sharding.mesh, jax.P())
         for part in (model, optimizer):
-            nnx.update(part, jax.device_put(nnx.state(part), everywhere))
+            nnx.update(part, loader.replicate(nnx.state(part)))
         for batch in itertools.islice(loader, steps):
             train_step(model, optimizer, batch["image"], batch["label"])
     return model

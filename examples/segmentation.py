@@ -126,8 +126,7 @@ def train(path: pathlib.Path, checkpoints: pathlib.Path, steps: int) -> Segmente
         ocp.CheckpointManager(checkpoints.resolve(), options=options) as manager,
         gdx.DeviceLoader(records, CHAIN) as loader,
     ):
-        everywhere = jax.NamedSharding(loader.sharding.mesh, jax.P())
-        nnx.update(learned, jax.device_put(nnx.state(learned), everywhere))
+        nnx.update(learned, loader.replicate(nnx.state(learned)))
         batches = iter(loader)
         start = restore(manager, learned, batches)
         rest = itertools.islice(batches, max(steps - start, 0))

@@ -152,8 +152,7 @@ def train(path: str, checkpoints: pathlib.Path, chain: gdx.Chain | list, steps: 
         make_loader(path, chain) as loader,
     ):
         # The rows of batches are spread over all devices, so what is learned must be on all of them, restored or not.
-        everywhere = jax.NamedSharding(loader.sharding.mesh, jax.P())
-        nnx.update(learned, jax.device_put(nnx.state(learned), everywhere))
+        nnx.update(learned, loader.replicate(nnx.state(learned)))
         batches = iter(loader)
         if start := restore(manager, learned, batches):
             print(f"Goes on from the checkpoint of step {start}: {checkpoints.name}.")

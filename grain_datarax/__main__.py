@@ -136,7 +136,7 @@ def load_chain(path: pathlib.Path, functions: Sequence[str]) -> Chain:
             " chain.save(path)."
         ) from error
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{error} In {path}.{_to_this_command(error)}") from error
+        raise ValueError(f"{error}{_to_this_command(error)}") from error
 
 
 def _to_this_command(error: Exception) -> str:

@@ -315,7 +315,8 @@ class Chain(Settings):
         """
         if not isinstance(description, Mapping):
             raise TypeError(
-                f"`description` must be a mapping: got {type(description).__name__}. Pass what to_dict gave."
+                f"`description` must be a mapping: got {type(description).__name__}. Write what chain.save"
+                " writes: `version: 1`, `seed: 0`, and `effects:`, each as `- effect: GaussianNoise`."
             )
         require_shallow("description", description, "Pass what to_dict gave.")
         version = description.get("version")
@@ -328,7 +329,7 @@ class Chain(Settings):
         known = [field.name for field in dataclasses.fields(cls)]
         for name in settings:
             if name not in known:
-                raise unknown_name("settings", name, known)
+                raise unknown_name("settings of Chain", name, known)
         for name in ("effects", "seed"):
             if name not in settings:
                 raise ValueError(f"`{name}` must be given to Chain: got {sorted(settings)}. Add it.")
@@ -352,7 +353,11 @@ class Chain(Settings):
         functions: Iterable[Callable[..., Any] | str] = (),
     ) -> Self:
         """The chain that a file describes; see `save` and `from_dict`."""
-        return cls.from_dict(text.read(path), effects, functions)
+        description = text.read(path)
+        try:
+            return cls.from_dict(description, effects, functions)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{error} In {path}.") from error
 
     def __repr__(self) -> str:
         fields = dataclasses.fields(self)[2:]  # behind `effects` and `seed`

@@ -12,10 +12,9 @@ from grain_datarax.wording import shown
 
 def checked_seed(seed: Any) -> int:
     """One integer for the whole chain, of 64 bits."""
-    number = Integer(least=0)("seed", seed)
-    if not number < 2**64:
-        raise ValueError(f"`seed` must be below 2**64: got {number}. Pass a smaller number.")
-    return number
+    if isinstance(seed, int | np.integer) and not 0 <= seed < 2**64:
+        raise ValueError(f"`seed` must be from 0 to 2**64 - 1: got {shown(seed)}. Pass one of these.")
+    return Integer()("seed", seed)
 
 
 def checked_images(image: Any) -> str | tuple[str, ...]:

@@ -1,6 +1,7 @@
 """A chain's text, in JSON's types -> its effects. Text is data: nothing is imported that the caller has not named."""
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from grain_datarax.effects import EFFECTS
@@ -28,33 +29,49 @@ class Vocabulary:
         self._functions = paths_of(functions)
         self._classes = EFFECTS | {cls.text_name(): cls for cls in classes}
 
-    def effects_of(self, parts: Any) -> list[Effect]:
+    def effects_of(self, parts: Any, place: str = "effects") -> list[Effect]:
         """The effects of a text.
+
+        Args:
+          parts: The text.
+          place: Where it stands, for errors.
 
         Raises:
           TypeError, ValueError: If it is no list of effects, or they have other names or settings than there are.
         """
         if not isinstance(parts, list | tuple):
-            raise TypeError(f"`effects` must be a list: got {shown(parts)}. Pass what to_dict gave.")
-        return [self._effect_of(part) for part in parts]
+            raise TypeError(f"`effects` must be a list: got {shown(parts)}. Write each as `- effect: GaussianNoise`.")
+        return [self._effect_of(part, f"{place}[{number}]") for number, part in enumerate(parts)]
 
-    def _effect_of(self, part: Any) -> Effect:
+    def _effect_of(self, part: Any, place: str) -> Effect:
+        with _saying(place):
+            cls = self._class_of(part)
+        if issubclass(cls, Composition) and "effects" in part:
+            part = {**part, "effects": self.effects_of(part["effects"], f"{place}.effects")}
+        with _saying(place):
+            return cls.from_dict(part, self._functions) if issubclass(cls, Function) else cls.from_dict(part)
+
+    def _class_of(self, part: Any) -> type[Effect]:
         if not isinstance(part, Mapping) or not isinstance(part.get("effect"), str):
             raise TypeError(
-                f'`effects` must hold mappings with an "effect": got {shown(part)}. Pass what to_dict gave.'
+                f'`effects` must hold mappings with an "effect": got {shown(part)}. Write each as'
+                " `- effect: GaussianNoise`, with its settings below."
             )
         cls = self._classes.get(part["effect"])
         if cls is None:
             raise unknown_name(
                 "effect", part["effect"], list(self._classes), "Pass effects=[...] for classes of your own."
             )
-        if issubclass(cls, Function):
-            function: Effect = cls.from_dict(part, self._functions)
-            return function
-        if issubclass(cls, Composition) and "effects" in part:
-            part = {**part, "effects": self.effects_of(part["effects"])}
-        effect: Effect = cls.from_dict(part)
-        return effect
+        return cls
+
+
+@contextlib.contextmanager
+def _saying(place: str) -> Iterator[None]:
+    """Adds to errors where in the text they are."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error} In {place}.") from error
 
 
 def _is_effect(cls: Any) -> bool:

@@ -4,7 +4,7 @@ import itertools
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar
 
 import grain
 import jax
@@ -28,6 +28,8 @@ from grain_datarax.traps import SILENT, find_traps
 from grain_datarax.traps.finding import Surroundings
 from grain_datarax.traps.program import Program, traps_of_program
 from grain_datarax.wording import shown
+
+Tree = TypeVar("Tree")
 
 # What iterators have, and Orbax asks for.
 _OF_ITERATORS = ("get_state", "set_state", "start_prefetch", "save", "load")
@@ -171,6 +173,31 @@ class DeviceLoader(grain.IterDataset[Any]):
     def sharding(self) -> NamedSharding:
         """That of the batches. Put a model that was restored on `sharding.mesh` too: JAX mixes no other devices."""
         return self._rows.sharding
+
+    def replicate(self, tree: Tree) -> Tree:
+        """A tree of arrays, such as a model's state, whole on every device of the batches, over all processes.
+
+        What is trained on the batches must be there: JAX computes with no arrays of other devices, such as those that a
+        checkpoint restored onto one. Do it before the state is first used, saved or restored: Orbax restores to where
+        the state is that it is given. All processes must hand in the same values.
+
+        Example:
+          >>> import numpy as np
+          >>> from flax import nnx
+          >>> model = nnx.Linear(8, 2, rngs=nnx.Rngs(0))
+          >>> loader = DeviceLoader(grain.MapDataset.source([{"image": np.zeros((8, 8, 3), np.uint8)}]).batch(1))
+          >>> nnx.update(model, loader.replicate(nnx.state(model)))
+        """
+        everywhere = NamedSharding(self.sharding.mesh, jax.P())
+
+        def placed(leaf: Any) -> Any:
+            if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                # device_put takes no keys to devices of other processes, as of JAX 0.12.
+                words = jax.device_put(jax.random.key_data(leaf), everywhere)
+                return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+            return jax.device_put(leaf, everywhere)
+
+        return jax.tree.map(placed, tree)
 
     def __iter__(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,

@@ -26,7 +26,8 @@ def draws(chain: Chain, record_seed: Any, shape: Sequence[int]) -> dict[str, dic
     Args:
       chain: The chain.
       record_seed: `uint32 (2,)` of one record, or `(B, 2)` of several.
-      shape: That of an image, in the chain's axes, without the batch. Of several images it is that of the first.
+      shape: That of an image as the chain takes it, before crops, in the chain's axes, without the batch. Of several
+        images it is that of the first.
 
     Returns:
       By the name of each effect, with `_` for each dot: `applied`, whether it treats the record; its strengths that are
@@ -47,7 +48,8 @@ def draws(chain: Chain, record_seed: Any, shape: Sequence[int]) -> dict[str, dic
     dtype = getattr(record_seed, "dtype", None)
     if len(given) not in (1, 2) or given[-1] != 2 or dtype != np.uint32:
         raise ValueError(
-            f"`record_seed` must be uint32 of shape (2,) or (B, 2): got {dtype} of shape {given}. Pass that of a batch"
+            f"`record_seed` must be uint32 of shape (2,) or (B, 2): got"
+            f" {type(record_seed).__name__ if dtype is None else dtype} of shape {given}. Pass that of a batch"
             " made with keep_seed=True."
         )
     seeds = np.asarray(record_seed)

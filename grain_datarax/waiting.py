@@ -83,7 +83,9 @@ class _AwaitedIterator(grain.DatasetIterator[Any]):
             raise
 
     def _close_grains(self) -> None:
-        if not self._thread.busy:
+        if not self._thread.started:  # and with it no worker
+            self._iterator.close()
+        elif not self._thread.busy:
             with contextlib.suppress(WorkerEnded):
                 self._thread.do(self._iterator.close, _Watch(self._iterator).look)
         if self._thread.busy:  # it waits for ever, or longer than somebody who has interrupted it
@@ -150,13 +152,13 @@ class _Thread:
     def __init__(self) -> None:
         self._tasks: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-        self._started = False
+        self.started = False
         self.busy = False
 
     def do(self, task: Callable[[], T], look: Callable[[], None]) -> T:
         """What `task` returns or raises, or what `look` raises, which is called every `LOOK` seconds until then."""
-        if not self._started:
-            self._started = True
+        if not self.started:
+            self.started = True
             threading.Thread(target=_work, args=(self._tasks, self._results), daemon=True).start()
         assert not self.busy
         self.busy = True

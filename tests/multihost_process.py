@@ -113,6 +113,26 @@ def training(directory):
     np.save(directory / f"training, {jax.process_index()}.npy", np.array(sums))
 
 
+def replicated_model(directory):
+    """A model with Dropout, whose state has keys, put on the devices of the batches, and trained on them."""
+    from flax import nnx
+
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.dropout, self.last = nnx.Dropout(0.5, rngs=rngs), nnx.Linear(6, 1, rngs=rngs)
+
+        def __call__(self, image):
+            return self.last(self.dropout(image[:, 0, :2].reshape(len(image), -1) / 255))
+
+    model = Model(nnx.Rngs(0))
+    with gdx.DeviceLoader(sharded_loader(0), chain()[:2]) as batches:
+        alone = jax.device_put(nnx.state(model), jax.local_devices()[0])  # as restored onto one device
+        nnx.update(model, batches.replicate(alone))
+        loss = nnx.jit(nnx.grad(lambda model, image: model(image).sum()))
+        gradients = [np.asarray(loss(model, batch["image"]).last.kernel[...]) for batch in batches]
+    np.save(directory / f"gradients, {jax.process_index()}.npy", np.array(gradients))
+
+
 def sources(workers):
     """What can be restored anywhere: a loader, slices of a MapDataset, and an ElasticIterator."""
     index, count = jax.process_index(), jax.process_count()

@@ -117,7 +117,7 @@ def test_a_checkpoint_without_the_settings_of_later_releases_is_that_of_their_de
         ("{", "`path` must be a file of JSON: got .*chain.json, Expecting property name"),
         ("[]", "`description` must be a mapping: got list"),
         ('{"version": 2}', "`version` must be 1: got 2. Read it with the release that wrote it"),
-        ('{"version": 1, "sede": 0}', "`settings` must be among .*: got 'sede'. Did you mean 'seed'"),
+        ('{"version": 1, "sede": 0}', "`settings of Chain` must be among .*: got 'sede'. Did you mean 'seed'"),
     ],
 )
 def test_files_that_hold_no_chain_are_refused(tmp_path, text, message):
@@ -152,9 +152,9 @@ def broken(change):
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        (["effects", 0, "effects", 0, "sdt"], 1, "`settings` must be among .*: got 'sdt'. Did you mean 'std'"),
+        (["effects", 0, "effects", 0, "sdt"], 1, "`settings of GaussianNoise` must be among .*: got 'sdt'. Did you mean 'std'.* In effects.0..effects.0..$"),
         (["effects", 0, "effects", 0, "effect"], "GausianNoise", "`effect` must be among .*Did you mean 'GaussianNoise'"),
-        (["effects", 0, "effects", 0, "std"], "seven", r"`std` must be a number: got 'seven'. Pass an int or a float.$"),
+        (["effects", 0, "effects", 0, "std"], "seven", r"`std` must be a number: got 'seven'. Pass an int or a float. In effects.0..effects.0..$"),
         (["effects", 0, "effects", 0, "std"], "1e-3", "`std` must be a number: got '1e-3'.* YAML .*: write 1.0e-3"),
         (["effects", 0, "effects", 0, "std"], [0.1], "`std` must be a number or two: got"),
         (["effects", 0, "effects", 2, "effects", 1, "patch_size"], [8, 1.5], "`patch_size` must be a share of the image"),

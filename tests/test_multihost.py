@@ -81,6 +81,13 @@ def test_training_steps_with_collectives_see_the_right_batches(tmp_path):
         np.testing.assert_array_equal(np.load(tmp_path / f"training, {index}.npy"), expected)
 
 
+def test_a_model_with_keys_is_put_on_the_devices_of_all_processes(tmp_path):
+    launch(2, tmp_path, "replicated_model")
+    first, second = (np.load(tmp_path / f"gradients, {index}.npy") for index in range(2))
+    assert np.abs(first).max() > 0
+    np.testing.assert_array_equal(first, second)
+
+
 def test_a_checkpoint_goes_on_with_any_number_of_processes_and_workers(tmp_path):
     # processes, workers, steps: to the end at last
     legs = [(1, 2, 2), (2, 0, 1), (4, 1, 2), (1, 3, 3)]

@@ -61,7 +61,7 @@ def messages():
 
 def _is_a_part(text):
     """Whether a text is what goes on behind another, or is put around one."""
-    return beginning(text) in FRAMES or re.match("… [A-Z]|…: …|…, …$", text) is not None
+    return beginning(text) in FRAMES or re.match("… [A-Z]|…: …|…, …$|…+$", text) is not None
 
 
 def _told(tree):

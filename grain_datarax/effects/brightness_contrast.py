@@ -47,15 +47,15 @@ def brightness_contrast(image: jax.Array, *, brightness: float, contrast: float)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BrightnessContrast(PixelEffect):
-    """Scales and shifts each value; see `brightness_contrast`.
+    """Scales and shifts each value; see `brightness_contrast`. Both are drawn by default: for one alone set the other to 0.
 
     Attributes:
       brightness: A fraction of the value range, from -1 to 1, or a range of it; positive is brighter.
       contrast: At least -1, or a range; positive stretches values about the lower end of the range, by `1 + contrast`.
 
     Example:
-      >>> BrightnessContrast(brightness=0.1)
-      BrightnessContrast(brightness=0.1)
+      >>> BrightnessContrast(brightness=0.1, contrast=0)
+      BrightnessContrast(brightness=0.1, contrast=0.0)
     """
 
     brightness: Annotated[

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from grain_datarax.effects.settings import Probability, Strength, rules
-from grain_datarax.images import UNIT, Scale
+from grain_datarax.images import UNIT, Scale, is_float
 from grain_datarax.random.ranges import in_range
 from grain_datarax.random.sized import sized_key
 from grain_datarax.wording import shown
@@ -29,6 +29,8 @@ class Settings:
 
         def __new__(cls, *_, **given):
             known = [field.name for field in dataclasses.fields(cls) if field.init]
+            if given and "__dataclass_fields__" not in vars(cls):
+                raise no_dataclass(cls)
             for name in given:
                 if name not in known and name not in inspect.signature(cls).parameters:
                     raise TypeError(unknown_name(f"settings of {cls.__name__}", name, known))
@@ -103,10 +105,7 @@ class Effect(Settings, abc.ABC):
 
     def __post_init__(self) -> None:
         if "__dataclass_fields__" not in vars(type(self)):
-            raise TypeError(
-                f"`{type(self).__name__}` must be a frozen dataclass, as its settings are its fields: got a plain"
-                " class. Put @dataclasses.dataclass(frozen=True) above it."
-            )
+            raise no_dataclass(type(self))
         if type(self).__eq__ is not vars(type(self)).get("__eq__") or not all(
             field.compare for field in dataclasses.fields(self)
         ):
@@ -202,7 +201,13 @@ class Effect(Settings, abc.ABC):
                 f"`image` of {type(self).__name__} must return an array: got {type(treated).__name__}. Return what"
                 " becomes of the image."
             )
-        return scale.from_fractions(jnp.asarray(treated), image.dtype)
+        fractions = jnp.asarray(treated)
+        if not is_float(fractions.dtype):
+            raise TypeError(
+                f"`image` of {type(self).__name__} must return fractions of the range, floating point: got"
+                f" {fractions.dtype}. Return values from 0 to 1; the chain turns them into the image's type."
+            )
+        return scale.from_fractions(fractions, image.dtype)
 
     def pixels_in_place(self, image: jax.Array, drawn: Any, scale: Scale) -> jax.Array:
         """As `pixels`, with the same result, where the image's memory may be overwritten; by default `pixels`."""
@@ -266,7 +271,7 @@ class Effect(Settings, abc.ABC):
         given = {name: value for name, value in settings.items() if name != "effect"}
         for name in given:
             if name not in known:
-                raise unknown_name("settings", name, known)
+                raise unknown_name(f"settings of {cls.__name__}", name, known)
         for field in dataclasses.fields(cls):
             needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
             if field.name not in given and needed:
@@ -304,6 +309,14 @@ class PixelEffect(Effect):
         Returns:
           An image of the same shape and type.
         """
+
+
+def no_dataclass(cls: type) -> TypeError:
+    """The error for a class that lacks its decorator."""
+    return TypeError(
+        f"`{cls.__name__}` must be a frozen dataclass, as its settings are its fields: got a plain class. Put"
+        " @dataclasses.dataclass(frozen=True) above it."
+    )
 
 
 def unknown_name(what: str, name: Any, known: Sequence[str], remedy: str = "Correct it.") -> ValueError:

@@ -44,7 +44,10 @@ class Number(Rule):
         if not is_number(value):
             is_exponent = isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.IGNORECASE)
             in_yaml = " YAML reads 1e-3 as text: write 1.0e-3." if is_exponent else ""
-            raise TypeError(f"`{name}` must be a number: got {shown(value)}. Pass an int or a float.{in_yaml}")
+            in_range = " For a range annotate it Fraction, of grain_datarax.extend." if isinstance(value, tuple) else ""
+            raise TypeError(
+                f"`{name}` must be a number: got {shown(value)}. Pass an int or a float.{in_yaml}{in_range}"
+            )
         if not self.low <= value <= self.high:
             raise ValueError(f"`{name}` must {self.rule}: got {shown(value)}. {self.remedy}")
         return plain(value)
