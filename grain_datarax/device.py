@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar
 
 import grain
 import jax
+import numpy as np
 from jax.sharding import NamedSharding
 
 from grain_datarax.agreement import Agreement
@@ -192,10 +193,10 @@ class DeviceLoader(grain.IterDataset[Any]):
 
         def placed(leaf: Any) -> Any:
             if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-                # device_put takes no keys to devices of other processes, as of JAX 0.12.
-                words = jax.device_put(jax.random.key_data(leaf), everywhere)
-                return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
-            return jax.device_put(leaf, everywhere)
+                return jax.random.wrap_key_data(placed(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+            # To devices of other processes, as of JAX 0.12, device_put takes neither keys nor what is on one of ours.
+            on_host = jax.process_count() > 1 and isinstance(leaf, jax.Array) and leaf.is_fully_addressable
+            return jax.device_put(np.asarray(leaf) if on_host else leaf, everywhere)
 
         return jax.tree.map(placed, tree)
 

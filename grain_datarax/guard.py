@@ -1,8 +1,10 @@
 """What is asked of a batch before a chain is compiled for it: shapes, dtypes, and values of the first host batch."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -10,7 +12,7 @@ from grain_datarax.chain import Chain
 from grain_datarax.containers import RECORD_SEED, Record
 from grain_datarax.effects.geometric import Geometric
 from grain_datarax.effects.occlusion import Occlusion
-from grain_datarax.fields import get_field
+from grain_datarax.fields import flatten, get_field
 from grain_datarax.geometry import check_coordinates, check_sizes
 from grain_datarax.images import (
     chosen,
@@ -23,6 +25,9 @@ from grain_datarax.images import (
     warn_of_layout,
 )
 from grain_datarax.leaves import record_count
+
+# In what was seen: that the other fields were looked at.
+_LEFT = ("", None)
 
 
 def check_batch(chain: Chain, fields: Mapping[str, Any]) -> None:
@@ -178,6 +183,9 @@ def check_values(chain: Chain, data: Record, seen: set[tuple[str, Any]]) -> None
       data: A host batch or record; JAX arrays are not looked at, that would wait for the device.
       seen: The paths and dtypes that were looked at before, which need not be again; this one's are added.
     """
+    if chain.geometric and _LEFT not in seen:
+        seen.add(_LEFT)
+        _warn_of_what_is_left(chain, data)
     sizes = _own_sizes(chain, data)
     if sizes is not None:
         _check_sizes(chain, data, sizes)
@@ -198,6 +206,30 @@ def check_values(chain: Chain, data: Record, seen: set[tuple[str, Any]]) -> None
             require_within(treated, limits, path, "value_range", "pass value_range to Chain, or clip=False")
         if image.size:
             seen.add((path, image.dtype))
+
+
+def _warn_of_what_is_left(chain: Chain, data: Record) -> None:
+    """Warns of fields of the image's height and width that the chain does not know: it moves the image alone."""
+    image = np.shape(get_field(data, chain.images[0]))
+    leading = len(image) - len(chain.axes) + chain.axes.startswith("T")
+    height, width, _ = hwc_shape(image[len(image) - len(chain.axes) :], chain.axes) if leading >= 0 else (1, 1, 1)
+    if min(height, width) < 2:
+        return
+    known = {*chain.images, *chain.fills, *chain.labels, *chain.box_formats, *chain.keypoint_formats, *chain.sizes}
+    left = [
+        path
+        for path, field in flatten(data).items()
+        if path not in known and not path.startswith(f"{chain.partner}.") and isinstance(field, np.ndarray | jax.Array)
+        # As the image, or without channels.
+        if (height, width) in (field.shape[leading:][:2], field.shape[leading:][-2:]) and field.ndim <= len(image)
+    ]
+    if left:
+        warnings.warn(
+            f"`masks` must name what goes with the image: got the fields {left} of its height and width, which"
+            f" {', '.join(type(effect).__name__ for effect in chain.geometric)} would leave as they are. Name them,"
+            f" masks={{{left[0]!r}: None}}, or image=[...] for images; leave what is to stay.",
+            stacklevel=2,
+        )
 
 
 def _own_sizes(chain: Chain, data: Mapping[str, Any]) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """Geometric effects: pixels, masks, boxes and keypoints go to one place, against NumPy."""
 
 import dataclasses
+import warnings
 
 import grain
 import jax
@@ -927,3 +928,30 @@ def test_devices_move_what_belongs_to_their_own_records(axis_type):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(axis_type,))
     spread = jax.device_put(data, jax.NamedSharding(mesh, jax.P("data")))
     jax.tree.map(np.testing.assert_array_equal, augmented(links, spread), augmented(links, data))
+
+
+@pytest.mark.parametrize("axes", ["HWC", "CHW", "HW", "THWC"])
+def test_a_mask_that_was_forgotten_is_told_once(axes):
+    lengths = {"T": 2, "H": 6, "W": 5, "C": 3}
+    shape = tuple(lengths[axis] for axis in axes)
+    without_channels = tuple(lengths[axis] for axis in axes if axis != "C")
+    batch = {
+        "image": np.zeros((4, *shape), np.uint8),
+        "mask": np.zeros((4, *without_channels), np.uint8),
+        "label": np.zeros(4, np.int32),
+        "boxes": np.zeros((4, 6, 4), np.float32),
+        "record_seed": np.zeros((4, 2), np.uint32) + np.arange(4, dtype=np.uint32)[:, None],
+    }
+    flip = gdx.AugmentBatch(gdx.Chain([gdx.HorizontalFlip()], seed=0, axes=axes))
+    with pytest.warns(
+        UserWarning, match=r"`masks` must name .* got the fields \['mask'\] .* HorizontalFlip would leave"
+    ):
+        flip.map(batch)
+    for quiet in (
+        flip,
+        gdx.AugmentBatch(gdx.Chain([gdx.HorizontalFlip()], seed=0, axes=axes, masks={"mask": None})),
+        gdx.AugmentBatch(gdx.Chain([gdx.GaussianNoise()], seed=0, axes=axes)),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            quiet.map(batch)

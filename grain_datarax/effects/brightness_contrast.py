@@ -47,7 +47,9 @@ def brightness_contrast(image: jax.Array, *, brightness: float, contrast: float)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BrightnessContrast(PixelEffect):
-    """Scales and shifts each value; see `brightness_contrast`. Both are drawn by default: for one alone set the other to 0.
+    """Scales and shifts each value; see `brightness_contrast`. Both are drawn by default.
+
+    For one alone set the other to 0.
 
     Attributes:
       brightness: A fraction of the value range, from -1 to 1, or a range of it; positive is brighter.
