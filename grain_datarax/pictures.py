@@ -177,7 +177,7 @@ def _panels(plot: Any, chain: Chain, column: _Column, rows: Sequence[_Row], outl
         )
         for path in {row.path for row in rows}
     }  # fmt: skip
-    results = [augments[row.path].augmented(_record(chain, row), row.seed) for row in rows]
+    results = [augments[row.path].augmented(_record(chain, row, outlines), row.seed) for row in rows]
     return [
         plot.Panel(
             _shown(result[row.path], chain, *_range_behind(chain, column, row)),
@@ -187,12 +187,14 @@ def _panels(plot: Any, chain: Chain, column: _Column, rows: Sequence[_Row], outl
     ]
 
 
-def _record(chain: Chain, row: _Row) -> dict[str, np.ndarray]:
-    """What the chain is given: the image and its partner, and a mask of nothing covered, which theirs covers."""
+def _record(chain: Chain, row: _Row, outlines: bool) -> dict[str, np.ndarray]:
+    """What the chain is given: the image and its partner; for outlines a mask of nothing covered, and theirs of all."""
+    record = {row.path: row.image, chain.partner_of(row.path): row.partner}
+    if not outlines:
+        return record
     of_channels = chain.axes.find("C")
     mask = np.zeros([size for axis, size in enumerate(row.image.shape) if axis != of_channels], np.uint8)
-    record = {row.path: row.image, _COVERED: mask}
-    return record | {chain.partner_of(row.path): row.partner, chain.partner_of(_COVERED): mask + 1}
+    return record | {_COVERED: mask, chain.partner_of(_COVERED): mask + 1}
 
 
 def _range_behind(chain: Chain, column: _Column, row: _Row) -> Sequence[Any]:

@@ -378,7 +378,7 @@ def test_bad_chains_and_seeds_are_refused():
     image = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(TypeError, match="`chain` must be a Chain: got list. Pass Chain"):
         gdx.preview([gdx.GaussianNoise()], image)
-    with pytest.raises(ValueError, match="`seed` must be at least 0: got -1"):
+    with pytest.raises(ValueError, match="`seed` must be from 0 to 2..64 - 1: got -1"):
         gdx.preview(gdx.Chain([gdx.GaussianNoise()], seed=0), image, seed=-1)
 
 
@@ -494,7 +494,7 @@ def test_the_command_writes_what_preview_draws(files):
     command[-2] = "-1"
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("python -m grain_datarax preview: error: `seed` must be at least 0: got -1.")
+    assert done.stderr.startswith("python -m grain_datarax preview: error: `seed` must be from 0 to 2..64 - 1: got -1.")
 
 
 @pytest.mark.parametrize(
