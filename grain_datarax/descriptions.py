@@ -1,7 +1,7 @@
 """A chain's text, in JSON's types -> its effects. Text is data: nothing is imported that the caller has not named."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
 from grain_datarax.effects import EFFECTS
@@ -57,7 +57,7 @@ class Vocabulary:
                 f'`effects` must hold mappings with an "effect": got {shown(part)}. Write each as'
                 " `- effect: GaussianNoise`, with its settings below."
             )
-        cls = self._classes.get(part["effect"])
+        cls: type[Effect] | None = self._classes.get(part["effect"])
         if cls is None:
             raise unknown_name(
                 "effect", part["effect"], list(self._classes), "Pass effects=[...] for classes of your own."
@@ -66,7 +66,7 @@ class Vocabulary:
 
 
 @contextlib.contextmanager
-def _saying(place: str) -> Iterator[None]:
+def _saying(place: str) -> Generator[None]:
     """Adds to errors where in the text they are."""
     try:
         yield

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
@@ -192,13 +193,14 @@ class DeviceLoader(grain.IterDataset[Any]):
         everywhere = NamedSharding(self.sharding.mesh, jax.P())
 
         def placed(leaf: Any) -> Any:
-            if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                 return jax.random.wrap_key_data(placed(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
             # To devices of other processes, as of JAX 0.12, device_put takes neither keys nor what is on one of ours.
             on_host = jax.process_count() > 1 and isinstance(leaf, jax.Array) and leaf.is_fully_addressable
             return jax.device_put(np.asarray(leaf) if on_host else leaf, everywhere)
 
-        return jax.tree.map(placed, tree)
+        replicated: Tree = jax.tree.map(placed, tree)
+        return replicated
 
     def __iter__(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
