@@ -26,7 +26,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(collections|flax|grain|jax|matplotlib|nnx|np|numpy|orbax|os|typing)\..*|Figure"),
     # Several exceptions, or a sentence, under "Raises"; and what a type checker alone has a name for.
     (r"py:exc", r".*[ ,].*"),
-    (r"py:class", r".*\.(SameRecord|_\w+)"),
+    (r"py:class", r".*\.(SameRecord|Tree|_\w+)"),
     # Rules of settings, in the signatures of those that hold them.
     (r"py:class", r"grain_datarax\.effects\.settings\.\w+"),
 ]
