@@ -227,12 +227,14 @@ def treated(entry: Entry, chain: gdx.Chain, records: list[int]) -> tuple[np.ndar
     images = np.stack([photo_of(entry, record).pixels for record in records])
     nothing = np.zeros(images.shape[:3], np.uint8)
     seeds = np.stack([gdx.child_seed(np.zeros(2, np.uint32), record) for record in records])
-    batch: dict[str, Any] = {"image": images, _COVERED: nothing, "record_seed": seeds}
+    batch: dict[str, Any] = {"image": images, "record_seed": seeds}
+    if entry.outlines:
+        batch[_COVERED] = nothing
     if chain.mixes:
         partners = np.stack([photo_of(entry, record + 1).pixels for record in records])
         batch["partner"] = {"image": partners, _COVERED: nothing + 1}
     result = jax.device_get(gdx.AugmentBatch(_telling(chain) if entry.outlines else chain).map(batch))
-    covered = result[_COVERED].astype(bool)
+    covered = result.get(_COVERED, nothing).astype(bool)
     if _DRAWS in result:
         squares = result[_DRAWS][chain.names[0]]["positions"][:, 0]
         covered = np.stack([_inside(square, covered.shape[1:]) for square in squares])
