@@ -493,7 +493,9 @@ def test_settings_are_declared_with_their_rules(effect):
             dataclasses.replace(effect(), **{field.name: object()})
     with pytest.raises(ValueError, match="`p` must be a probability from 0 to 1: got nan"):
         effect(p=float("nan"))
-    with pytest.raises(ValueError, match="`settings` must be among .*: got 'nmae'. Did you mean 'name'"):
+    with pytest.raises(
+        ValueError, match=f"`settings of {cls.__name__}` must be among .*: got 'nmae'. Did you mean 'name'"
+    ):
         cls.from_dict({"effect": cls.__name__, "nmae": "a"})
 
 
@@ -507,6 +509,10 @@ def odd(**methods):
     [
         (lambda *_: None, "`image` of Odd must return an array: got NoneType"),
         (lambda self, image, drawn: [image], "`image` of Odd must return an array: got list"),
+        (
+            lambda self, image, drawn: (image * 255).astype("uint8"),
+            "`image` of Odd must return fractions of the range, floating point: got uint8. Return values from 0 to 1",
+        ),
         (
             lambda self, image, drawn: image[0],
             r"`Odd` must make an array of float32\[16, 12, 3\] of its image: got",

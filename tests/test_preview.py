@@ -494,7 +494,7 @@ def test_the_command_writes_what_preview_draws(files):
     command[-2] = "-1"
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("python -m grain_datarax preview: error: `seed` must be from 0 to 2..64 - 1: got -1.")
+    assert done.stderr.startswith("python -m grain_datarax preview: error: `seed` must be from 0 to 2**64 - 1: got -1.")
 
 
 @pytest.mark.parametrize(
