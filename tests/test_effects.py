@@ -619,7 +619,7 @@ def test_chains_refuse_what_is_none_and_effects_that_are_not_in_one():
     ("change", "error", "message"),
     [
         ({"version": 2}, ValueError, "`version` must be 1: got 2"),
-        ({"sead": 1}, ValueError, "`settings` must be among .*: got 'sead'. Did you mean 'seed'"),
+        ({"sead": 1}, ValueError, "`settings of Chain` must be among .*: got 'sead'. Did you mean 'seed'"),
         (
             {"effects": [{"effect": "GausianNoise"}]},
             ValueError,
