@@ -497,3 +497,11 @@ def test_functions_of_one_image_refuse_a_batch(function):
         with pytest.raises(ValueError, match=r"`image` must be one image, \(H, W\) or \(H, W, C\), .* Use jax.vmap"):
             function(jax.random.key(0), jnp.zeros(shape))
     assert jax.vmap(function)(jax.random.split(jax.random.key(0), 2), jnp.zeros((2, 8, 8, 3))).shape == (2, 8, 8, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_settings_of_numpy_are_numbers_like_others(dtype):
+    effect = gdx.Normalize(mean=dtype(0.5), std=dtype(2.0))
+    assert effect == gdx.Normalize(mean=0.5, std=2.0)
+    with pytest.raises(ValueError, match="`std` must"):
+        gdx.GaussianNoise(std=dtype(1.5))

@@ -48,7 +48,8 @@ class Number(Rule):
             raise TypeError(
                 f"`{name}` must be a number: got {shown(value)}. Pass an int or a float.{in_yaml}{in_range}"
             )
-        if not self.low <= value <= self.high:
+        # NumPy would cast the bounds to its own type, in which they may overflow.
+        if not self.low <= (float(value) if isinstance(value, np.floating) else value) <= self.high:
             raise ValueError(f"`{name}` must {self.rule}: got {shown(value)}. {self.remedy}")
         return plain(value)
 
