@@ -505,3 +505,18 @@ def test_settings_of_numpy_are_numbers_like_others(dtype):
     assert effect == gdx.Normalize(mean=0.5, std=2.0)
     with pytest.raises(ValueError, match="`std` must"):
         gdx.GaussianNoise(std=dtype(1.5))
+
+
+def test_a_chain_may_have_a_plain_subclass_and_an_effect_is_told_of_its_decorator():
+    class Own(gdx.Chain):
+        pass
+
+    class Dim(gdx.Effect):
+        strength: float = 0.5
+
+        def image(self, image, drawn):
+            return image * self.strength
+
+    assert Own(effects=[gdx.GaussianNoise()], seed=0).seed == 0
+    with pytest.raises(TypeError, match="`Dim` must be a frozen dataclass, .* Put @dataclasses.dataclass"):
+        Dim(strength=0.1)

@@ -29,11 +29,11 @@ class Settings:
 
         def __new__(cls, *_, **given):
             known = [field.name for field in dataclasses.fields(cls) if field.init]
-            if given and "__dataclass_fields__" not in vars(cls):
-                raise no_dataclass(cls)
             for name in given:
                 if name not in known and name not in inspect.signature(cls).parameters:
-                    raise TypeError(unknown_name(f"settings of {cls.__name__}", name, known))
+                    if "__dataclass_fields__" not in vars(cls):
+                        raise no_dataclass(cls)
+                    raise TypeError(str(unknown_name(f"settings of {cls.__name__}", name, known)))
             return super().__new__(cls)
 
 
