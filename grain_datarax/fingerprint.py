@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from grain_datarax.chain import Chain
@@ -37,9 +37,28 @@ def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[st
     ):
         for setting in sorted(got.keys() | wanted.keys(), key=str):
             pair = got.get(setting, "nothing"), wanted.get(setting, "nothing")
-            if json.dumps(pair[0]) != json.dumps(pair[1]):  # to Python 1, 1.0 and True are equal
-                result.append(f"`{setting!s:.80}` {shown(pair[0])} for {shown(pair[1])} in {name:.80}")
+            for path, value, other in _leaves_apart(str(setting), *pair):
+                result.append(f"`{path:.80}` {shown(value)} for {shown(other)} in {name:.80}")
     return result
+
+
+def _leaves_apart(path: str, got: Any, wanted: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Where two settings differ, as deep inside as both have the same form, with both values."""
+    if json.dumps(got) == json.dumps(wanted):  # to Python 1, 1.0 and True are equal
+        return
+    if isinstance(got, dict) and isinstance(wanted, dict) and got.keys() == wanted.keys():
+        for name in got:
+            yield from _leaves_apart(f"{path}.{name}", got[name], wanted[name])
+    elif isinstance(got, list) and isinstance(wanted, list) and len(got) == len(wanted) and not _plain(got):
+        for index, pair in enumerate(zip(got, wanted, strict=True)):
+            yield from _leaves_apart(f"{path}[{index}]", *pair)
+    else:
+        yield path, got, wanted
+
+
+def _plain(values: list[Any]) -> bool:
+    """Whether they are numbers or words, as a range's ends, which are read together."""
+    return not any(isinstance(value, dict | list) for value in values)
 
 
 def by_link(fingerprint: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -118,12 +118,14 @@ def test_device_loaders_give_the_same_bits_on_eight_devices(make):
 
 
 @pytest.mark.long
-def test_worker_processes_give_the_same_bits_also_resumed(tmp_path, monkeypatch):
+@pytest.mark.parametrize("first", range(4))
+def test_worker_processes_give_the_same_bits_also_resumed(first, tmp_path, monkeypatch):
+    names = list(OPERATORS)[first::4]
     # Workers that resume need not compile again.
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-    each = AugmentEach({name: gdx.AugmentBatch([PATCHES, make()]) for name, (make, _) in OPERATORS.items()})
+    each = AugmentEach({name: gdx.AugmentBatch([PATCHES, OPERATORS[name][0]()]) for name in names})
     operations = [gdx.SeedRecords(), grain.transforms.Batch(3, drop_remainder=True), each]
     with closing(iter(loader(operations))) as iterator:
         expected = list(iterator)
@@ -135,7 +137,7 @@ def test_worker_processes_give_the_same_bits_also_resumed(tmp_path, monkeypatch)
     with closing(iter(in_workers)) as iterator:
         iterator.set_state(state)
         found += list(iterator)
-    for name in OPERATORS:
+    for name in names:
         assert all_records(batch[name] for batch in found) == all_records(batch[name] for batch in expected), name
 
 
@@ -287,7 +289,10 @@ def test_a_checkpoint_is_refused_under_other_operators():
     restore(saved, PATCHES, noise(), sometimes(brightness(), 0.5))
     assert saved == state(PATCHES, noise(), sometimes(brightness(), 0.5))
     for changed, told in [
-        ([PATCHES, noise(0.2), sometimes(brightness(), 0.5)], "`operator` .*0.2.* in NoiseOperator"),
+        (
+            [PATCHES, noise(0.2), sometimes(brightness(), 0.5)],
+            r"got `operator\.\S*noise_std` 0.2 for 0.1 in NoiseOperator",
+        ),
         ([PATCHES, image_op("Noise", noise_std=0.1, seed=1, **DRAWS), sometimes(brightness(), 0.5)], "`root_key`"),
         ([PATCHES, noise(), sometimes(brightness(), 0.6)], "0.6.* in ProbabilisticOperator"),
         ([gdx.Chain(PATCHES.effects, seed=1), noise(), sometimes(brightness(), 0.5)], "`seed` 1 for 0 in the chain"),
@@ -298,7 +303,7 @@ def test_a_checkpoint_is_refused_under_other_operators():
     fixed = OPERATORS["with statistics, in a composite"][0]()
     saved = state(fixed)
     fixed.operators[0].set_statistics({"mean": jnp.float32(0.5)})
-    with pytest.raises(ValueError, match="`statistics`"):
+    with pytest.raises(ValueError, match=r"`statistics\.\S*mean"):
         restore(saved, fixed)
 
 
