@@ -27,10 +27,12 @@ class Panel:
     Attributes:
       pixels: Fractions from 0 to 1, `float32 (H, W, 3)`, or grey `(H, W)`.
       outlined: Pixels around which a line is drawn, `bool (H, W)`; None: none.
+      note: A few words, written into it.
     """
 
     pixels: np.ndarray
     outlined: np.ndarray | None = None
+    note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +102,9 @@ def _show(axes: Axes, panel: Panel) -> None:
     how: dict[str, Any] = {"interpolation": "nearest"} if enlarged else {}
     axes.imshow(panel.pixels, cmap="gray", vmin=0, vmax=1, **how)
     axes.set_axis_off()
+    if panel.note:
+        behind: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
+        axes.text(0.02, 0.02, panel.note, transform=axes.transAxes, va="bottom", fontsize=6.5, bbox=behind)
     if panel.outlined is not None and panel.outlined.any():
         for colour, line in (("black", 2.5), ("#ffc107", 1.2)):  # seen on dark and on bright
             edges = LineCollection(

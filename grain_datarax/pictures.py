@@ -1,4 +1,4 @@
-"""chain, images -> a picture of what it does to them: a row for each image, a column for each effect."""
+"""chain, images -> a picture of what it does to them: a row for each image and mask, a column for each effect."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,9 @@ from grain_datarax.effects.conversion import Conversion
 from grain_datarax.effects.effect import Effect
 from grain_datarax.effects.geometric import Geometric
 from grain_datarax.fields import get_field, has_field
-from grain_datarax.images import hwc_shape, require_image_type, to_hwc
+from grain_datarax.guard import check_batch
+from grain_datarax.images import Scale, hwc_shape, require_image_type, to_hwc
+from grain_datarax.inspection import draws
 from grain_datarax.seeding import child_seed
 from grain_datarax.transforms import AugmentRecord
 
@@ -33,35 +35,39 @@ _MOST_ROWS = 64
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """One image, in the chain's axes, with all that becomes of it."""
+    """One image, in the chain's axes, its masks by path, and those of its partner by theirs."""
 
     path: str
     image: np.ndarray
-    partner: np.ndarray
+    masks: dict[str, np.ndarray]
+    partner: dict[str, np.ndarray]
     seed: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class _Column:
-    """What stands above a column, and the effects of it; none in that of the originals."""
+    """What stands above a column, its effects, none in that of the originals, and what its draws are told under."""
 
     name: str
     caption: str = ""
     effects: tuple[Effect, ...] = ()
+    told: str = ""
 
 
 def preview(chain: Chain, images: Any, *, seed: int = 0, outlines: bool = False) -> "Figure":
     """A picture of a chain at work: for each image the original, every effect alone, and the whole chain.
 
     An effect alone is applied to every image, whatever its `p`, and draws exactly what it draws in the chain: its name
-    there, the chain's seed and the record's seed say what. As draws depend on the image's size, it stands behind those
-    before it that change that, such as `RandomResizedCrop(size=...)`, and its caption names them; pictures of a row may
-    differ in size then. A composition is one column. The last column is what
-    `AugmentRecord`, `replay` and batches make of the record, bit for bit. A conversion (`Normalize`, `Cast`) has no
-    column of its own; the last is shown as the image that its values stand for.
+    there, the chain's seed and the record's seed say what. Where the whole chain skips it, a note in the picture says
+    so. As draws depend on the image's size, it stands behind those before it that change that, such as
+    `RandomResizedCrop(size=...)`, and its caption names them; pictures of a row may differ in size then. A composition
+    is one column. The last column is what `AugmentRecord`, `replay` and batches make of the record, bit for bit. A
+    conversion (`Normalize`, `Cast`) has no column of its own; the last is shown as the image that its values stand for.
 
     Pixels are shown as fractions of the value range, clipped to it: of three channels or more the first three as red,
-    green and blue, of fewer the first in grey; of frames the first.
+    green and blue, of fewer the first in grey; of frames the first. Masks that a record holds stand below its first
+    image: integers in the colours of PASCAL VOC, by their low 8 bits, floats in grey from the original's least to its
+    greatest.
 
     `MixUp` and `CutMix` mix a record with its partner where it has one, and else with the next image of its shape and
     type, behind the last with the first: a single one with itself.
@@ -101,9 +107,14 @@ def preview(chain: Chain, images: Any, *, seed: int = 0, outlines: bool = False)
             f"`images` must be 1 to {_MOST_ROWS}, of axes {chain.axes!r} each: got {len(rows)}. Pass a few of them,"
             " such as images[:4]."
         )
+    for row in rows:
+        fields = {path: field[None] for path, field in _record(chain, row, outlines=False).items()}
+        check_batch(_of(chain, tuple(chain.effects), row, outlines=False), fields)
     columns = _columns(chain, rows)
-    panels = [_panels(plot, chain, column, rows, outlines) for column in columns]
-    labels = [row.path if len(chain.images) > 1 else "" for row in rows]
+    told = [_told(chain, row) for row in rows]
+    panels = [_panels(plot, chain, column, rows, told, outlines) for column in columns]
+    labels = [path for row in rows for path in (row.path, *row.masks)]
+    labels = labels if len({*labels}) > 1 else [""] * len(labels)
     headings = [plot.Heading(column.name, column.caption) for column in columns]
     figure: Figure = plot.draw(headings, [*zip(*panels, strict=True)], labels)
     return figure
@@ -132,7 +143,9 @@ def _columns(chain: Chain, rows: Sequence[_Row]) -> list[_Column]:
             continue
         name = _shown_name(effect, own)
         caption = ", ".join([*_caption(effect), *behind])
-        alone.append(_Column(name, caption, (*before, dataclasses.replace(own, p=1.0))))
+        alone.append(
+            _Column(name, caption, (*before, dataclasses.replace(own, p=1.0)), own.namespace.replace(".", "_"))
+        )
         after = [effect.size_of(*size) if isinstance(effect, Geometric) else size for size in sizes]
         if after != sizes:
             sizes, before, behind = after, (*before, own), (*behind, f"behind {name}")
@@ -161,35 +174,42 @@ def _caption(effect: Effect) -> list[str]:
     return [*own, *held, *settings]
 
 
-def _panels(plot: Any, chain: Chain, column: _Column, rows: Sequence[_Row], outlines: bool) -> "list[drawing.Panel]":
-    """What a column shows of each row."""
-    if not column.effects:
-        scales = [chain.scale(row.image.dtype, row.path) for row in rows]
-        return [
-            plot.Panel(_shown(row.image, chain, each.low, each.high)) for row, each in zip(rows, scales, strict=True)
-        ]
-    augments = {
-        path: AugmentRecord(
-            dataclasses.replace(
-                chain, effects=column.effects, image=path, masks={_COVERED: 1} if outlines else (), boxes=(),
-                keypoints=(), labels=(), draws=None, size=None,
-            )
-        )
-        for path in {row.path for row in rows}
-    }  # fmt: skip
-    results = [augments[row.path].augmented(_record(chain, row, outlines), row.seed) for row in rows]
-    return [
-        plot.Panel(
-            _shown(result[row.path], chain, *_range_behind(chain, column, row)),
-            _first_frame(result[_COVERED], chain).astype(bool) if outlines else None,
-        )
-        for row, result in zip(rows, results, strict=True)
-    ]
+def _told(chain: Chain, row: _Row) -> dict[str, Any]:
+    """What the row draws in the whole chain, by the names of the effects; nothing where all apply to all."""
+    if all(effect.p == 1 for effect in chain.effects):
+        return {}
+    return draws(dataclasses.replace(chain, image=row.path, size=None), row.seed, row.image.shape)
+
+
+def _panels(
+    plot: Any, chain: Chain, column: _Column, rows: Sequence[_Row], told: Sequence[dict[str, Any]], outlines: bool
+) -> "list[drawing.Panel]":
+    """What a column shows of each row: its image, and its masks."""
+    panels = []
+    for row, drawn in zip(rows, told, strict=True):
+        scale, record = chain.scale(row.image.dtype, row.path), _record(chain, row, outlines)
+        low, high = _range_behind(column, scale)
+        covered, note = None, ""
+        if column.effects:
+            record = AugmentRecord(_of(chain, column.effects, row, outlines)).augmented(record, row.seed)
+            covered = _first_frame(record[_COVERED], chain).astype(bool) if outlines else None
+            note = "" if drawn.get(column.told, {}).get("applied", True) else "skipped in the whole chain"
+        panels.append(plot.Panel(_shown(record[row.path], chain, low, high), covered, note))
+        panels += [plot.Panel(_shown_mask(record[path], mask, chain), covered) for path, mask in row.masks.items()]
+    return panels
+
+
+def _of(chain: Chain, effects: tuple[Effect, ...], row: _Row, outlines: bool) -> Chain:
+    """A chain of these effects alone, for a row's fields."""
+    masks = {path: chain.fills[path] for path in row.masks} | ({_COVERED: 1} if outlines else {})
+    return dataclasses.replace(
+        chain, effects=effects, image=row.path, masks=masks, boxes=(), keypoints=(), labels=(), draws=None, size=None
+    )
 
 
 def _record(chain: Chain, row: _Row, outlines: bool) -> dict[str, np.ndarray]:
-    """What the chain is given: the image and its partner; for outlines a mask of nothing covered, and theirs of all."""
-    record = {row.path: row.image, chain.partner_of(row.path): row.partner}
+    """What the chain is given: image and masks, those of the partner, and for outlines a mask of nothing, or of all."""
+    record = {row.path: row.image, **row.masks} | {chain.partner_of(path): each for path, each in row.partner.items()}
     if not outlines:
         return record
     of_channels = chain.axes.find("C")
@@ -197,9 +217,9 @@ def _record(chain: Chain, row: _Row, outlines: bool) -> dict[str, np.ndarray]:
     return record | {_COVERED: mask, chain.partner_of(_COVERED): mask + 1}
 
 
-def _range_behind(chain: Chain, column: _Column, row: _Row) -> Sequence[Any]:
+def _range_behind(column: _Column, scale: Scale) -> Sequence[Any]:
     """What the ends of the value range have become: two numbers, or two for each channel."""
-    scale, last = chain.scale(row.image.dtype, row.path), column.effects[-1]
+    last = column.effects[-1] if column.effects else None
     return list(last.ends(scale).reshape(2, -1)) if isinstance(last, Conversion) else [scale.low, scale.high]
 
 
@@ -211,6 +231,20 @@ def _shown(image: np.ndarray, chain: Chain, low: Any, high: Any) -> np.ndarray:
     return fractions[..., :3] if fractions.shape[-1] >= 3 else fractions[..., 0]
 
 
+def _shown_mask(mask: Any, original: np.ndarray, chain: Chain) -> np.ndarray:
+    """A mask, in the chain's axes with or without channels, as it is shown: classes in colours, floats in grey."""
+    frame = np.asarray(_first_frame(mask, chain))
+    if mask.ndim == len(chain.axes) and "C" in chain.axes:
+        frame = np.take(frame, 0, axis=chain.axes.removeprefix("T").index("C"))
+    if jnp.issubdtype(frame.dtype, np.floating):
+        low, high = original.astype(np.float64).min(), original.astype(np.float64).max()
+        return np.clip((frame.astype(np.float64) - low) / max(high - low, 1e-9), 0, 1).astype(np.float32)
+    # Of a class each third bit is one of red, of green or of blue, and the lowest are the brightest.
+    ids = frame.astype(np.int64)[..., None]
+    colours = sum(((ids >> (3 * bit + np.arange(3))) & 1) << (7 - bit) for bit in range(3))
+    return np.asarray(colours / 255, np.float32)
+
+
 def _first_frame(image: Any, chain: Chain) -> Any:
     return image[0] if chain.axes.startswith("T") else image
 
@@ -219,19 +253,32 @@ def _rows(chain: Chain, records: Sequence[dict[str, np.ndarray]], seed: int) -> 
     parent = np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)
     seeds = [fields.get(RECORD_SEED, child_seed(parent, place)) for place, fields in enumerate(records)]
     return [
-        _Row(path, fields[path], _partner(chain, records, place, path), seeds[place])
+        _row(chain, records, place, path, seeds[place])
         for place, fields in enumerate(records)
         for path in chain.images
         if path in fields
     ]
 
 
-def _partner(chain: Chain, records: Sequence[dict[str, np.ndarray]], place: int, path: str) -> np.ndarray:
-    """What the image is mixed with: its own partner, or the next that is like it."""
-    image, own = records[place][path], records[place].get(chain.partner_of(path))
-    following = [fields[path] for fields in (*records[place + 1 :], *records[:place]) if path in fields]
-    alike = [other for other in following if (other.shape, other.dtype) == (image.shape, image.dtype)]
-    return own if own is not None else [*alike, image][0]
+def _row(chain: Chain, records: Sequence[dict[str, np.ndarray]], place: int, path: str, seed: np.ndarray) -> _Row:
+    fields, partner = records[place], _partner(chain, records, place, path)
+    # They belong to the first, and to be mixed they need those of the partner.
+    masks = [mask for mask in chain.fills if path == chain.images[0] and mask in fields]
+    if chain.mixes:
+        masks = [mask for mask in masks if mask in partner]
+    own = {mask: fields[mask] for mask in masks}
+    return _Row(path, fields[path], own, {name: partner[name] for name in (path, *masks) if name in partner}, seed)
+
+
+def _partner(chain: Chain, records: Sequence[dict[str, np.ndarray]], place: int, path: str) -> dict[str, np.ndarray]:
+    """The fields of what the image is mixed with: its own partner's, or those of the next that is like it."""
+    fields = records[place]
+    if chain.partner_of(path) in fields:
+        own = {name: chain.partner_of(name) for name in (*chain.images, *chain.fills)}
+        return {name: fields[theirs] for name, theirs in own.items() if theirs in fields}
+    image, following = fields[path], (*records[place + 1 :], *records[:place])
+    kind = image.shape, image.dtype
+    return next((each for each in following if path in each and (each[path].shape, each[path].dtype) == kind), fields)
 
 
 def _records(chain: Chain, images: Any) -> list[dict[str, np.ndarray]]:
@@ -249,6 +296,8 @@ def _records(chain: Chain, images: Any) -> list[dict[str, np.ndarray]]:
     for fields in records[:_MOST_ROWS]:
         for path in chain.images:
             _require_image(chain, path, fields.get(path))
+        for path in fields.keys() & chain.fills:
+            require_image_type(fields[path].dtype, path)
     return [_without_padding(chain, fields) for fields in records]
 
 
@@ -261,7 +310,7 @@ def _fields(chain: Chain, record: Record, name: str) -> dict[str, np.ndarray]:
             f"`{name}` must be an image, an array of axes {chain.axes!r}, or a record that holds one: got"
             f" {type(record).__name__}. Pass np.asarray(image), a dict, or a list of them."
         )
-    optional = [*map(chain.partner_of, chain.images), *chain.sizes]
+    optional = [*chain.fills, *map(chain.partner_of, (*chain.images, *chain.fills)), *chain.sizes]
     paths = [*chain.images, *(path for path in optional if has_field(record, path))]
     fields = {path: np.asarray(get_field(record, path)) for path in paths}
     seed = carried(record, RECORD_SEED)
@@ -283,5 +332,9 @@ def _without_padding(chain: Chain, fields: dict[str, np.ndarray]) -> dict[str, n
     if not chain.size or chain.size not in fields:
         return fields
     own = dict(zip("HW", fields[chain.size].tolist(), strict=True))
-    inside = tuple(slice(own.get(axis)) for axis in chain.axes)
-    return {**fields, **{path: fields[path][inside] for path in chain.images}}
+
+    def cut(field: np.ndarray) -> np.ndarray:
+        axes = chain.axes if field.ndim == len(chain.axes) else chain.axes.replace("C", "")
+        return field[tuple(slice(own.get(axis)) for axis in axes)]
+
+    return {**fields, **{path: cut(fields[path]) for path in (*chain.images, *chain.fills) if path in fields}}

@@ -46,7 +46,7 @@ def one_process():
     return seen
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.thorough)])
 def test_several_processes_get_the_pixels_of_one(processes, tmp_path, one_process):
     launch(processes, tmp_path, "pixels")
     names = {path.stem.rpartition(", ")[0] for path in tmp_path.iterdir()}
@@ -88,6 +88,7 @@ def test_a_model_with_keys_is_put_on_the_devices_of_all_processes(tmp_path):
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.thorough
 def test_a_checkpoint_goes_on_with_any_number_of_processes_and_workers(tmp_path):
     # processes, workers, steps: to the end at last
     legs = [(1, 2, 2), (2, 0, 1), (4, 1, 2), (1, 3, 3)]

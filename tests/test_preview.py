@@ -119,7 +119,7 @@ def test_an_effect_behind_crops_to_a_size_is_shown_behind_them():
     record = gdx.replay({"image": image, "mask": np.zeros((64, 48), np.uint8)}, record_seed(0), of_patches)
     np.testing.assert_array_equal(panels[4], in_fractions(record["image"]))
     np.testing.assert_array_equal(enclosed(figure.axes[4]), record["mask"] == 9)
-    captions = [axes.texts[0].get_text().replace("\n", " ") for axes in figure.axes]
+    captions = [axes.texts[-1].get_text().replace("\n", " ") for axes in figure.axes]
     assert "behind" not in captions[1] + captions[2]
     assert captions[4].endswith("behind RandomResizedCrop, behind PadCrop")
 
@@ -154,6 +154,75 @@ def test_patches_lie_where_draws_says():
     assert not enclosed(figure.axes[0]).any()
     assert not enclosed(figure.axes[1]).any()
     assert enclosed(figure.axes[3]).any() == drawn["applied"]
+
+
+def notes(figure, columns):
+    """The notes in a figure's panels, row by row, without the captions above the first."""
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    texts = [own[:-1] if place < columns else own for place, own in enumerate(texts)]
+    return [texts[start : start + columns] for start in range(0, len(texts), columns)]
+
+
+def test_a_note_says_what_the_whole_chain_skips():
+    held = gdx.OneOf([gdx.PatchDropout(), gdx.SpeckleNoise()], p=0.5, name="a.b")
+    shares = gdx.PatchDropout(num_patches=1, patch_size=(0.25, 0.25), p=0.5)
+    chain = gdx.Chain([gdx.UniformNoise(), held, shares, NOISE], seed=3)
+    images = photographs(*[(16, 16, 3)] * 8)
+    seeds = np.stack([record_seed(place) for place in range(8)])
+    drawn = gdx.draws(chain, seeds, (16, 16, 3))
+    told = [drawn[name]["applied"] for name in ("UniformNoise", "a_b", "PatchDropout/1x0_25x0_25", "GaussianNoise")]
+    found = notes(gdx.preview(chain, images), 6)
+    skipped = np.array([[own == ["skipped in the whole chain"] for own in row] for row in found])
+    np.testing.assert_array_equal(skipped[:, 1:5], ~np.stack(told, axis=1))
+    assert skipped[:, 1].sum() == 0 < skipped.sum()
+    assert not skipped[:, [0, 5]].any()
+
+
+@pytest.mark.parametrize("axes", ["HWC", "TCHW"])
+def test_masks_of_records_stand_below_their_image_in_colours(axes):
+    effects = [gdx.HorizontalFlip(p=1.0), gdx.PatchDropout(num_patches=1, patch_size=(4, 4))]
+    chain = gdx.Chain(effects, seed=1, axes=axes, masks={"classes": 255, "depth": None, "absent": 0})
+    shape = {"HWC": (16, 12, 3), "TCHW": (2, 3, 16, 12)}[axes]
+    (image,) = photographs(shape)
+    plain = {"HWC": (16, 12), "TCHW": (2, 16, 12)}[axes]
+    classes = np.zeros(plain, np.uint8)
+    classes[..., :4] = 1
+    depth = np.broadcast_to(np.linspace(2, 6, 12, dtype=np.float32), plain)
+    depth = depth[..., None] if axes == "HWC" else depth[:, None]
+    record = {"image": image, "classes": classes, "depth": depth}
+    figure = gdx.preview(chain, [record, {"image": image}], outlines=True)
+    assert [text.get_text() for text in figure.texts] == ["image", "classes", "depth", "image"]
+    last = gdx.replay(record, record_seed(0), dataclasses.replace(chain, masks={"classes": 255, "depth": None}))
+    colours = {0: (0, 0, 0), 1: (128, 0, 0), 255: (224, 224, 192)}
+    frames = [each["classes"][0] if axes == "TCHW" else each["classes"] for each in (record, last)]
+    for panel, frame in zip(shown(figure, 1, 4)[::3], frames, strict=True):
+        expected = np.array([[colours[int(value)] for value in line] for line in frame]) / 255
+        np.testing.assert_array_equal(panel, expected.astype(np.float32))
+    assert (shown(figure, 1, 4)[3] == np.float32(224 / 255)).any()
+    ramp = np.broadcast_to(np.linspace(0, 1, 12), (16, 12))
+    for panel, expected in zip(shown(figure, 2, 4), (ramp, ramp[:, ::-1], ramp, ramp[:, ::-1]), strict=True):
+        np.testing.assert_allclose(panel, expected, atol=1e-6)
+    np.testing.assert_array_equal(
+        enclosed(figure.axes[6]), (shown(figure, 1, 4)[2] == np.float32([224 / 255, 224 / 255, 192 / 255])).all(axis=-1)
+    )
+
+
+def test_masks_that_are_mixed_come_from_the_partner_that_the_image_has():
+    chain = gdx.Chain([gdx.CutMix(p=1.0)], seed=0, masks={"mask": 7})
+    images = photographs((16, 16, 3), (16, 16, 3), (16, 16, 3))
+    records = [{"image": image, "mask": np.full((16, 16), place, np.uint8)} for place, image in enumerate(images)]
+    del records[2]["mask"]
+    figure = gdx.preview(chain, records)
+    assert [text.get_text() for text in figure.texts] == ["image", "mask", "image", "image"]
+    alone, whole = shown(figure, 1, 3)[1:]
+    partner = np.float32([128 / 255, 0, 0])
+    np.testing.assert_array_equal(alone, whole)
+    assert {tuple(pixel) for pixel in alone.reshape(-1, 3)} == {(0, 0, 0), tuple(partner)}
+    changed = (shown(figure, 0, 3)[1] != shown(figure, 0, 3)[0]).any(axis=-1)
+    assert ((alone == partner).all(axis=-1) >= changed).all()
+    own = {**records[0], "partner": {"image": images[2], "mask": np.full((16, 16), 2, np.uint8)}}
+    (pasted,) = {tuple(pixel) for pixel in shown(gdx.preview(chain, own), 1, 3)[1].reshape(-1, 3)} - {(0, 0, 0)}
+    assert pasted == tuple(np.float32([0, 128 / 255, 0]))
 
 
 def test_a_preview_is_the_same_again_and_another_seed_another():
@@ -372,6 +441,19 @@ def test_what_is_no_image_is_refused(given, error, message):
     chain = gdx.Chain([gdx.PatchDropout(patch_size=(3, 4)), gdx.GaussianNoise()], seed=0)
     with pytest.raises(error, match=message):
         gdx.preview(chain, given)
+
+
+@pytest.mark.parametrize("fill", [0, None])
+def test_masks_that_are_none_are_refused(fill):
+    chain = gdx.Chain([gdx.PatchDropout(patch_size=(3, 4))], seed=0, masks={"mask": fill})
+    image = np.zeros((8, 8, 3), np.uint8)
+    for mask in (np.zeros((4, 8), np.uint8), np.zeros(8, np.float32), np.zeros((0, 8), np.float32)):
+        with pytest.raises(
+            ValueError, match=r"`masks` must share the image's size, .* got shape .* for field \"mask\""
+        ):
+            gdx.preview(chain, {"image": image, "mask": mask})
+    with pytest.raises(TypeError, match="`mask` must be an image of bools, integers or floats"):
+        gdx.preview(chain, {"image": image, "mask": np.full((8, 8), "a")})
 
 
 def test_bad_chains_and_seeds_are_refused():

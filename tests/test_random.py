@@ -119,6 +119,7 @@ def test_split_keys_do_not_depend_on_their_number():
     assert len(np.unique(many, axis=0)) == 100
 
 
+@pytest.mark.once
 def test_draws_and_pixels_do_not_depend_on_jax_settings():
     sizes = itertools.count(2)  # batches of another size are compiled anew
 

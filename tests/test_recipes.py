@@ -513,6 +513,7 @@ REPLAYED = gdx.Chain(
 )
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 def test_a_thousand_records_of_workers_and_shards_are_made_again_from_their_seeds():
     records, seen = {}, 0

@@ -89,6 +89,7 @@ def test_a_record_has_the_same_pixels_at_any_padding(effect):
     require_equal(chain(effect()), records(SIZES[:3]), [(3, 20, 20), (1, 23, 32)], value=7)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "bfloat16"])
 def test_padding_changes_nothing_in_any_type(dtype):
     require_equal(whole_table(), records(SIZES[:3], dtype=dtype), [(3, 20, 20)], value=1)
@@ -103,6 +104,7 @@ def test_24_records_of_24_sizes_have_the_same_pixels_in_batches_of_1_4_and_24():
     require_equal(whole_table(), records(sizes), [(1, 64, 40), (4, 41, 52), (24, 40, 40)])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("axes", ["HW", "CHW", "THW", "TCHW", "THWC"])
 def test_padding_changes_nothing_in_any_axes(axes):
     require_equal(whole_table(axes=axes), records(SIZES[:3], axes), [(3, 24, 20)], axes)
@@ -167,6 +169,7 @@ def test_several_images_and_chosen_channels_have_their_padding_alone():
     require_equal(links, given, [(3, 16, 18)], right="HWC")
 
 
+@pytest.mark.once
 def test_what_users_draw_in_the_images_shape_follows_the_size():
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Grain(Effect):

@@ -62,6 +62,7 @@ def kill(directory, sight, delay, example="train.py"):
 
 
 @pytest.mark.long
+@pytest.mark.thorough
 def test_a_training_that_is_killed_and_started_again_ends_with_the_same_parameters(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     killed.mkdir()

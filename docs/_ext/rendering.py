@@ -1,11 +1,13 @@
 """Entries of the list -> states: pictures, what is said of them, and the chain of each as Python and as YAML."""
 
 import ast
+import concurrent.futures
 import dataclasses
 import functools
 import hashlib
 import itertools
 import json
+import multiprocessing
 import operator
 import pathlib
 import re
@@ -190,25 +192,48 @@ def made_pictures(
     """Writes the pictures of entries into a folder, but for those that `marks` says are there; yields each entry."""
     folder.mkdir(parents=True, exist_ok=True)
     marks.mkdir(parents=True, exist_ok=True)
-    # Compiles in half the time, to the same bits; the build computes nothing else.
-    jax.config.update("jax_disable_most_optimizations", True)
-    jax.config.update("jax_traceback_in_locations_limit", 0)
-    for entry, own in all_states.items():
-        _make(entry, own, folder, marks / f"{entry.slug}.sha256")
-        jax.clear_caches()  # each chain is compiled for itself, and used once
-        yield entry
+    todo = [entry for entry, own in all_states.items() if not _is_made(entry, own, folder, marks)]
+    # Most of the time JAX traces, which is Python: one process on each core. New ones, as JAX has threads here.
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(mp_context=spawn, initializer=_compile_in_a_hurry) as pool:
+        made = pool.map(_make, todo, [all_states[entry] for entry in todo], itertools.repeat(folder))
+        for entry, _ in zip(todo, made, strict=True):
+            # Written last, so that it stands for pictures that are whole.
+            _mark(entry, marks).write_text(_described(entry, all_states[entry]))
+            yield entry
     wanted = {name for own in all_states.values() for state in own for name in (state.file, state.outlined)}
     for left in folder.glob("*.webp"):
         if left.name not in wanted:
             left.unlink()  # of an older list
 
 
-def _make(entry: Entry, own: list[State], folder: pathlib.Path, mark: pathlib.Path) -> None:
-    # Of all that pictures depend on: written last, so that it stands for pictures that are whole.
+def _compile_in_a_hurry() -> None:
+    # In half the time, to the same bits; these processes compute nothing else.
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+
+
+def _is_made(entry: Entry, own: list[State], folder: pathlib.Path, marks: pathlib.Path) -> bool:
+    mark = _mark(entry, marks)
+    return (
+        mark.exists()
+        and mark.read_text() == _described(entry, own)
+        and all((folder / each.file).exists() for each in own)
+    )
+
+
+def _mark(entry: Entry, marks: pathlib.Path) -> pathlib.Path:
+    return marks / f"{entry.slug}.sha256"
+
+
+def _described(entry: Entry, own: list[State]) -> str:
+    """A digest of all that its pictures depend on."""
     sources = [pathlib.Path(__file__).read_text(), json.dumps([each.chain.to_dict() for each in own])]
-    described = hashlib.sha256("".join([*sources, repr(entry), str(gdx.STREAM_VERSION)]).encode()).hexdigest()
-    if mark.exists() and mark.read_text() == described and all((folder / each.file).exists() for each in own):
-        return
+    return hashlib.sha256("".join([*sources, repr(entry), str(gdx.STREAM_VERSION)]).encode()).hexdigest()
+
+
+def _make(entry: Entry, own: list[State], folder: pathlib.Path) -> None:
+    """Writes the pictures of an entry."""
     for chain, alike in itertools.groupby(own, operator.attrgetter("chain")):
         wanted = list(alike)
         pixels, covered = treated(entry, chain, [state.record for state in wanted])
@@ -216,7 +241,7 @@ def _make(entry: Entry, own: list[State], folder: pathlib.Path, mark: pathlib.Pa
             Image.fromarray(image).save(folder / state.file, quality=80, method=4)
             if state.outlined:
                 outlined(image, mask).save(folder / state.outlined, quality=65, method=4)
-    mark.write_text(described)
+    jax.clear_caches()  # each chain is compiled for itself, and used once
 
 
 def treated(entry: Entry, chain: gdx.Chain, records: list[int]) -> tuple[np.ndarray, np.ndarray]:
