@@ -333,21 +333,22 @@ def looks_channels_first(shape: Sequence[int]) -> bool:
 
 
 def layout_hint(shape: Sequence[int]) -> str:
-    """What to add to an error or a warning about a shape that seems to have its axes in another order."""
-    if not looks_channels_first(shape):
-        return ""
-    return (
-        f" The shape {tuple(shape)} looks like channels first (CHW) or grey video (THW): move that axis behind,"
-        ' jnp.moveaxis(image, -3, -1), or say so: grain_datarax.Chain(..., axes="CHW"), or "THW".'
-    )
+    """What to add to an error about a shape that seems to have its axes in another order."""
+    return f" The shape {tuple(shape)} {_LAYOUT_ADVICE}" if looks_channels_first(shape) else ""
+
+
+_LAYOUT_ADVICE = (
+    "looks like channels first (CHW) or grey video (THW): move that axis behind, jnp.moveaxis(image, -3, -1), or say"
+    ' so: grain_datarax.Chain(..., axes="CHW"), or "THW".'
+)
 
 
 @functools.cache
 def warn_of_layout(shape: tuple[int, ...], field: str) -> None:
     """Says once that patches, or moves, cut across what look like channels or frames, if they do."""
-    if hint := layout_hint(shape):
+    if looks_channels_first(shape):
         warnings.warn(
-            "`image` should be (H, W, C): patches are cut from axes 0 and 1, and pixels move along them, of field"
-            f' "{field}".{hint}',
+            "`image` must be (H, W, C), as patches are cut from axes 0 and 1, and pixels move along them: got shape"
+            f' {tuple(shape)} for field "{field}". It {_LAYOUT_ADVICE}',
             stacklevel=2,
         )

@@ -8,17 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from grain_datarax.chain import Chain
-from grain_datarax.containers import RECORD_SEED, Record, carried, container_of
 from grain_datarax.declarations import checked_seed
 from grain_datarax.effects.composition import Composition
 from grain_datarax.effects.conversion import Conversion
 from grain_datarax.effects.effect import Effect
 from grain_datarax.effects.geometric import Geometric
-from grain_datarax.fields import get_field, has_field
 from grain_datarax.guard import check_batch
-from grain_datarax.images import Scale, hwc_shape, require_image_type, to_hwc
+from grain_datarax.images import Scale, hwc_shape, to_hwc
 from grain_datarax.inspection import draws
-from grain_datarax.seeding import child_seed
+from grain_datarax.pictured import Row, rows_of
 from grain_datarax.transforms import AugmentRecord
 
 if TYPE_CHECKING:
@@ -28,20 +26,6 @@ if TYPE_CHECKING:
 
 # No field of anybody's.
 _COVERED = "what effects cover"
-
-# A picture of more is too high to be drawn, or a batch that was meant for one image.
-_MOST_ROWS = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """One image, in the chain's axes, its masks by path, and those of its partner by theirs."""
-
-    path: str
-    image: np.ndarray
-    masks: dict[str, np.ndarray]
-    partner: dict[str, np.ndarray]
-    seed: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +49,9 @@ def preview(chain: Chain, images: Any, *, seed: int = 0, outlines: bool = False)
     conversion (`Normalize`, `Cast`) has no column of its own; the last is shown as the image that its values stand for.
 
     Pixels are shown as fractions of the value range, clipped to it: of three channels or more the first three as red,
-    green and blue, of fewer the first in grey; of frames the first. Masks that a record holds stand below its first
-    image: integers in the colours of PASCAL VOC, by their low 8 bits, floats in grey from the original's least to its
-    greatest.
+    green and blue, of fewer the first in grey; of frames the first. Masks that a record holds, and where they are
+    mixed its partner, stand below its first image: integers in the colours of PASCAL VOC, by their low 8 bits, floats
+    in grey from the original's least to its greatest.
 
     `MixUp` and `CutMix` mix a record with its partner where it has one, and else with the next image of its shape and
     type, behind the last with the first: a single one with itself.
@@ -101,12 +85,7 @@ def preview(chain: Chain, images: Any, *, seed: int = 0, outlines: bool = False)
     plot = drawing_module()
     if not isinstance(chain, Chain):
         raise TypeError(f"`chain` must be a Chain: got {type(chain).__name__}. Pass Chain([...], seed=0).")
-    rows = _rows(chain, _records(chain, images), checked_seed(seed))
-    if not 0 < len(rows) <= _MOST_ROWS:
-        raise ValueError(
-            f"`images` must be 1 to {_MOST_ROWS}, of axes {chain.axes!r} each: got {len(rows)}. Pass a few of them,"
-            " such as images[:4]."
-        )
+    rows = rows_of(chain, images, checked_seed(seed))
     for row in rows:
         fields = {path: field[None] for path, field in _record(chain, row, outlines=False).items()}
         check_batch(_of(chain, tuple(chain.effects), row, outlines=False), fields)
@@ -131,7 +110,7 @@ def drawing_module() -> Any:
     return drawing
 
 
-def _columns(chain: Chain, rows: Sequence[_Row]) -> list[_Column]:
+def _columns(chain: Chain, rows: Sequence[Row]) -> list[_Column]:
     names = iter(chain.names)
     sizes = [hwc_shape(row.image.shape, chain.axes)[:2] for row in rows]
     before: tuple[Effect, ...] = ()  # those that change sizes
@@ -174,7 +153,7 @@ def _caption(effect: Effect) -> list[str]:
     return [*own, *held, *settings]
 
 
-def _told(chain: Chain, row: _Row) -> dict[str, Any]:
+def _told(chain: Chain, row: Row) -> dict[str, Any]:
     """What the row draws in the whole chain, by the names of the effects; nothing where all apply to all."""
     if all(effect.p == 1 for effect in chain.effects):
         return {}
@@ -182,7 +161,7 @@ def _told(chain: Chain, row: _Row) -> dict[str, Any]:
 
 
 def _panels(
-    plot: Any, chain: Chain, column: _Column, rows: Sequence[_Row], told: Sequence[dict[str, Any]], outlines: bool
+    plot: Any, chain: Chain, column: _Column, rows: Sequence[Row], told: Sequence[dict[str, Any]], outlines: bool
 ) -> "list[drawing.Panel]":
     """What a column shows of each row: its image, and its masks."""
     panels = []
@@ -199,7 +178,7 @@ def _panels(
     return panels
 
 
-def _of(chain: Chain, effects: tuple[Effect, ...], row: _Row, outlines: bool) -> Chain:
+def _of(chain: Chain, effects: tuple[Effect, ...], row: Row, outlines: bool) -> Chain:
     """A chain of these effects alone, for a row's fields."""
     masks = {path: chain.fills[path] for path in row.masks} | ({_COVERED: 1} if outlines else {})
     return dataclasses.replace(
@@ -207,7 +186,7 @@ def _of(chain: Chain, effects: tuple[Effect, ...], row: _Row, outlines: bool) ->
     )
 
 
-def _record(chain: Chain, row: _Row, outlines: bool) -> dict[str, np.ndarray]:
+def _record(chain: Chain, row: Row, outlines: bool) -> dict[str, np.ndarray]:
     """What the chain is given: image and masks, those of the partner, and for outlines a mask of nothing, or of all."""
     record = {row.path: row.image, **row.masks} | {chain.partner_of(path): each for path, each in row.partner.items()}
     if not outlines:
@@ -247,94 +226,3 @@ def _shown_mask(mask: Any, original: np.ndarray, chain: Chain) -> np.ndarray:
 
 def _first_frame(image: Any, chain: Chain) -> Any:
     return image[0] if chain.axes.startswith("T") else image
-
-
-def _rows(chain: Chain, records: Sequence[dict[str, np.ndarray]], seed: int) -> list[_Row]:
-    parent = np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)
-    seeds = [fields.get(RECORD_SEED, child_seed(parent, place)) for place, fields in enumerate(records)]
-    return [
-        _row(chain, records, place, path, seeds[place])
-        for place, fields in enumerate(records)
-        for path in chain.images
-        if path in fields
-    ]
-
-
-def _row(chain: Chain, records: Sequence[dict[str, np.ndarray]], place: int, path: str, seed: np.ndarray) -> _Row:
-    fields, partner = records[place], _partner(chain, records, place, path)
-    # They belong to the first, and to be mixed they need those of the partner.
-    masks = [mask for mask in chain.fills if path == chain.images[0] and mask in fields]
-    if chain.mixes:
-        masks = [mask for mask in masks if mask in partner]
-    own = {mask: fields[mask] for mask in masks}
-    return _Row(path, fields[path], own, {name: partner[name] for name in (path, *masks) if name in partner}, seed)
-
-
-def _partner(chain: Chain, records: Sequence[dict[str, np.ndarray]], place: int, path: str) -> dict[str, np.ndarray]:
-    """The fields of what the image is mixed with: its own partner's, or those of the next that is like it."""
-    fields = records[place]
-    if chain.partner_of(path) in fields:
-        own = {name: chain.partner_of(name) for name in (*chain.images, *chain.fills)}
-        return {name: fields[theirs] for name, theirs in own.items() if theirs in fields}
-    image, following = fields[path], (*records[place + 1 :], *records[:place])
-    kind = image.shape, image.dtype
-    return next((each for each in following if path in each and (each[path].shape, each[path].dtype) == kind), fields)
-
-
-def _records(chain: Chain, images: Any) -> list[dict[str, np.ndarray]]:
-    """The fields of each record that are looked at, by path, without a batch axis."""
-    is_record = isinstance(images, tuple) and has_field(images, chain.images[0])
-    if isinstance(images, list | tuple) and not is_record:
-        records = [_fields(chain, each, f"images[{place}]") for place, each in enumerate(images)]
-    else:
-        fields = _fields(chain, images, "images")
-        first = fields[chain.images[0]]
-        is_batch = first.ndim == len(chain.axes) + 1
-        records = (
-            [{path: field[i] for path, field in fields.items()} for i in range(len(first))] if is_batch else [fields]
-        )
-    for fields in records[:_MOST_ROWS]:
-        for path in chain.images:
-            _require_image(chain, path, fields.get(path))
-        for path in fields.keys() & chain.fills:
-            require_image_type(fields[path].dtype, path)
-    return [_without_padding(chain, fields) for fields in records]
-
-
-def _fields(chain: Chain, record: Record, name: str) -> dict[str, np.ndarray]:
-    """The fields that are looked at, of an image, a record, or a batch."""
-    if hasattr(record, "__array__") or hasattr(record, "__array_interface__"):  # the latter are Pillow's
-        return {chain.images[0]: np.asarray(record)}
-    if container_of(record) is None or isinstance(record, list):
-        raise TypeError(
-            f"`{name}` must be an image, an array of axes {chain.axes!r}, or a record that holds one: got"
-            f" {type(record).__name__}. Pass np.asarray(image), a dict, or a list of them."
-        )
-    optional = [*chain.fills, *map(chain.partner_of, (*chain.images, *chain.fills)), *chain.sizes]
-    paths = [*chain.images, *(path for path in optional if has_field(record, path))]
-    fields = {path: np.asarray(get_field(record, path)) for path in paths}
-    seed = carried(record, RECORD_SEED)
-    return fields if seed is None else {**fields, RECORD_SEED: np.asarray(seed)}
-
-
-def _require_image(chain: Chain, path: str, image: np.ndarray | None) -> None:
-    if image is None:  # of bare images there is the first alone
-        return
-    if image.ndim != len(chain.axes) or 0 in image.shape:
-        raise ValueError(
-            f"`images` must be of axes {chain.axes!r} each, with at least one pixel: got shape {image.shape}. Pass"
-            " others, or Chain(axes=...) that says theirs."
-        )
-    require_image_type(image.dtype, path)
-
-
-def _without_padding(chain: Chain, fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    if not chain.size or chain.size not in fields:
-        return fields
-    own = dict(zip("HW", fields[chain.size].tolist(), strict=True))
-
-    def cut(field: np.ndarray) -> np.ndarray:
-        axes = chain.axes if field.ndim == len(chain.axes) else chain.axes.replace("C", "")
-        return field[tuple(slice(own.get(axis)) for axis in axes)]
-
-    return {**fields, **{path: cut(fields[path]) for path in (*chain.images, *chain.fills) if path in fields}}

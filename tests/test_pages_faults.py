@@ -638,6 +638,16 @@ def test_channels_first_are_told_of_where_the_image_is_refused(way, shape):
         way(patch_dropout(patch_size=(9, 9), stochastic=False), batch)
 
 
+def test_channels_first_are_warned_of_where_patches_fit_all_the_same():
+    message = (
+        r"`image` must be \(H, W, C\), as .*: got shape \(5, 7, 9\) for field \"view\"\. It looks like channels first .*"
+        r'jnp.moveaxis.*axes="CHW"'
+    )
+    batch = {"view": np.zeros((2, 5, 7, 9), np.float32), "record_seed": np.zeros((2, 2), np.uint32)}
+    with pytest.warns(UserWarning, match=message):
+        gdx.AugmentBatch(gdx.Chain([gdx.PixelDropout()], seed=0, image="view")).map(batch)
+
+
 def test_only_what_looks_so_is_said_to_have_channels_first():
     for shape in ((3, 16, 12), (1, 5, 5), (4, 16, 12), (8, 64, 64)):
         assert looks_channels_first(shape)
