@@ -20,6 +20,7 @@ from grain_datarax.images import (
     integer_limits,
     is_computable,
     is_float,
+    is_number,
     layout_hint,
     require_image_type,
     warn_of_layout,
@@ -59,7 +60,7 @@ def check_batch(chain: Chain, fields: Mapping[str, Any]) -> None:
         _check_coordinates(chain, path, fields[path], length, image_shape)
     for path in chain.sizes:
         shape, dtype = tuple(fields[path].shape), fields[path].dtype
-        if shape[1:] != (2,) or not jnp.issubdtype(dtype, np.integer) or not np.dtype(dtype).isnative:
+        if shape[1:] != (2,) or not jnp.issubdtype(dtype, np.integer) or not is_number(dtype):
             raise ValueError(
                 f"`size` must hold the height and width of each record, integers (2,): got {dtype} of shape"
                 f' {shape[1:]} for field "{path}". Write them before images are padded: np.array(image.shape[:2]), for'
@@ -163,9 +164,12 @@ def _check_mask(chain: Chain, path: str, mask: Any, fill: float | None, image_sh
 
 def _check_coordinates(chain: Chain, path: str, field: Any, length: int, image_shape: tuple[int, ...]) -> None:
     shape, leading = tuple(field.shape), image_shape[: 1 + chain.axes.startswith("T")]
-    number = jnp.issubdtype(field.dtype, np.number) and not jnp.issubdtype(field.dtype, np.complexfloating)
-    number = number and np.dtype(field.dtype).isnative
-    if len(shape) <= len(leading) or shape[-1] != length or shape[: len(leading)] != leading or not number:
+    if (
+        len(shape) <= len(leading)
+        or shape[-1] != length
+        or shape[: len(leading)] != leading
+        or not is_number(field.dtype)
+    ):
         raise ValueError(
             f"`{'boxes' if length == 4 else 'keypoints'}` must hold numbers of shape {(*leading, '...', length)}: got"
             f' {field.dtype} of shape {shape} for field "{path}". Put the coordinates last, and fill up to as many'

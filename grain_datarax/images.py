@@ -239,13 +239,23 @@ def require_image(image: Any) -> None:
         )
 
 
+def is_number(dtype: jax.typing.DTypeLike) -> bool:
+    """Whether JAX computes with values of this type: integers and floats of 8 to 64 bits, in native byte order."""
+    if jnp.issubdtype(dtype, jnp.integer):
+        bits = jnp.iinfo(dtype).bits
+    elif is_float(dtype):
+        bits = jnp.finfo(dtype).bits
+    else:
+        return False
+    return 8 <= bits <= 64 and np.dtype(dtype).isnative
+
+
 def require_image_type(dtype: Any, field: str) -> None:
     """Raises `TypeError` unless JAX can hold images of this type: 8 to 32 bits, 16 or 32 for floats, native order."""
     dtype = np.dtype(dtype)
-    wide = jnp.issubdtype(dtype, jnp.integer) and jnp.iinfo(dtype).bits >= 8
-    if not (dtype == jnp.bool_ or wide or (is_float(dtype) and jnp.finfo(dtype).bits >= 16)) or not dtype.isnative:
+    if dtype != jnp.bool_ and (not is_number(dtype) or (is_float(dtype) and dtype.itemsize < 2)):
         raise TypeError(
-            f"`{field}` must be an image of bools, integers or floats of 8 bits or more, 16 for floats, in native"
+            f"`{field}` must be an image of bools, integers or floats of 8 to 64 bits, 16 or more for floats, in native"
             f' byte order: got {dtype} for field "{field}". Convert it, for example to uint8 or float32.'
         )
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:

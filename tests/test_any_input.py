@@ -32,7 +32,18 @@ everything_allowed = settings(suppress_health_check=list(HealthCheck))
 
 SIZES = [(1, 1), (1, 4), (5, 1), (4, 4), (5, 7), (8, 8)]
 DTYPES = ["uint8"] * 4 + ["float32"] * 3 + ["bfloat16", "float16", "uint16", "int16", "int8", "int32", "bool"]
-ODD_DTYPES = ["float64", "uint64", "complex64", "object", "str", ">f4", "float8_e4m3fn", "int4", "datetime64[s]"]
+ODD_DTYPES = [
+    "float64",
+    "longdouble",
+    "uint64",
+    "complex64",
+    "object",
+    "str",
+    ">f4",
+    "float8_e4m3fn",
+    "int4",
+    "datetime64[s]",
+]
 
 
 def as_dtype(name):

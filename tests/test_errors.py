@@ -427,7 +427,7 @@ def test_state_refuses_statistics_that_are_no_mapping():
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "int4", ">f4", ">u2"])
 def test_types_too_narrow_or_of_foreign_byte_order_are_refused(operator, dtype):
     image = np.zeros((2, 16, 12), getattr(ml_dtypes, dtype, None) or dtype)
-    with pytest.raises(TypeError, match="`image` must be an image of bools, integers or floats of 8 bits or more"):
+    with pytest.raises(TypeError, match="`image` must be an image of bools, integers or floats of 8 to 64 bits"):
         gdx.AugmentBatch(operator(clip_range=None)).map({"image": image, "record_seed": seeds(2)})
 
 

@@ -316,6 +316,8 @@ def test_draws_and_replay_know_the_size():
         ([[4, 13]], r"Write them before images are padded"),
         ([4], r"`size` must hold the height and width of each record, integers \(2,\): got int64 of shape \(\)"),
         ([[4.0, 4.0]], r"`size` must hold the height and width of each record, integers \(2,\): got float64"),
+        (np.ones((1, 2), jnp.int4), r"`size` must hold the height and width of each record, integers \(2,\): got int4"),
+        (np.full((1, 2), 4, ">i4"), r"`size` must hold the height and width of each record, integers \(2,\): got >i4"),
         ([[2, 4]], r"`patch_size` must fit inside the image: got \(3, 4\) .*\(2, 4, 3\)"),
     ],
 )

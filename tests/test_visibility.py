@@ -128,7 +128,7 @@ def test_their_specs_and_errors():
     out = gdx.AugmentBatch(links).output_spec(given)
     assert (out["boxes_covered"].shape, out["boxes_covered"].dtype) == ((8, 7), np.float32)
     assert (out["points_visible"].shape, out["points_visible"].dtype) == ((8, 5), bool)
-    for wrong in (BOXES[:, :3], BOXES.astype("U4"), BOXES[0, 0]):
+    for wrong in (BOXES[:, :3], BOXES.astype("U4"), BOXES.astype(jnp.int4), BOXES[0, 0]):
         with pytest.raises(ValueError, match="`boxes` must hold numbers of shape"):
             gdx.AugmentBatch(links).map(batch(boxes=np.asarray(wrong), points=POINTS))
     with pytest.raises(ValueError, match="`boxes` must be of a format of"):
