@@ -77,10 +77,10 @@ def _require_effects(part: Mapping[str, Any], form: "_Form") -> None:
 def require_like(state: Any, own: Any, name: str = "state") -> None:
     """Raises a ValueError unless `state` has the keys and the kinds of values that `own`, of the same iterator, has.
 
-    What is None in `own` may be anything, and a dict may be None: Grain leaves out what it has not begun.
+    What is None in `own` may be anything. Of iterators in use Grain leaves out those that have ended: None for a dict.
     """
     form = _Form("", "Pass a state of the same source; for other numbers of workers see grain_datarax.checkpoint.")
-    if own is None or (name != "state" and _is_not_begun(state, own)):
+    if own is None or (state is None and name == "iterators_in_use_states" and isinstance(own, Mapping)):
         return
     kinds: list[tuple[Any, str]] = [
         (Mapping, "be a dict"),
@@ -103,10 +103,6 @@ def require_like(state: Any, own: Any, name: str = "state") -> None:
         form.require(same, name, f"be of {len(own)} workers", state)
         for theirs, part in zip(state, own, strict=False):
             require_like(theirs, part, name)
-
-
-def _is_not_begun(state: Any, own: Any) -> bool:
-    return state is None and isinstance(own, Mapping)
 
 
 def _require_loader_state(state: Mapping[str, Any], form: "_Form") -> None:

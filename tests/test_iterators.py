@@ -120,6 +120,19 @@ def interleaved():
     return grain.experimental.InterleaveIterDataset(parts, cycle_length=2)
 
 
+@pytest.mark.parametrize("part", ["future_states", "iterators_in_use_states", "exhausted", "next_index_in_cycle"])
+def test_no_part_of_a_state_may_be_none_but_the_states_of_iterators_that_ended(part):
+    with closing(iter(gdx.DeviceLoader(interleaved(), chain()))) as iterator:
+        before = iterator.get_state()
+        with pytest.raises(ValueError, match=f"`{part}` must be .*: got None"):
+            iterator.set_state({**before, part: None})
+        assert iterator.get_state() == before
+        contents(next(iterator))
+        *states, _ = iterator.get_state()["iterators_in_use_states"]
+        iterator.set_state({**iterator.get_state(), "iterators_in_use_states": [*states, None]})
+        contents(next(iterator))
+
+
 class Twice(grain.experimental.FlatMapTransform):
     max_fan_out = 2
 
