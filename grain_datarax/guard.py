@@ -187,9 +187,10 @@ def check_values(chain: Chain, data: Record, seen: set[tuple[str, Any]]) -> None
       data: A host batch or record; JAX arrays are not looked at, that would wait for the device.
       seen: The paths and dtypes that were looked at before, which need not be again; this one's are added.
     """
-    if chain.geometric and _LEFT not in seen:
+    first = np.shape(get_field(data, chain.images[0]))
+    if chain.geometric and _LEFT not in seen and _fits(chain, first) and 0 not in first:
         seen.add(_LEFT)
-        _warn_of_what_is_left(chain, data)
+        _warn_of_what_is_left(chain, data, first)
     sizes = _own_sizes(chain, data)
     if sizes is not None:
         _check_sizes(chain, data, sizes)
@@ -212,11 +213,10 @@ def check_values(chain: Chain, data: Record, seen: set[tuple[str, Any]]) -> None
             seen.add((path, image.dtype))
 
 
-def _warn_of_what_is_left(chain: Chain, data: Record) -> None:
+def _warn_of_what_is_left(chain: Chain, data: Record, image: tuple[int, ...]) -> None:
     """Warns of fields of the image's height and width that the chain does not know: it moves the image alone."""
-    image = np.shape(get_field(data, chain.images[0]))
     leading = len(image) - len(chain.axes) + chain.axes.startswith("T")
-    height, width, _ = hwc_shape(image[len(image) - len(chain.axes) :], chain.axes) if leading >= 0 else (1, 1, 1)
+    height, width, _ = hwc_shape(image[-len(chain.axes) :], chain.axes)
     if min(height, width) < 2:
         return
     known = {*chain.images, *chain.fills, *chain.labels, *chain.box_formats, *chain.keypoint_formats, *chain.sizes}

@@ -943,6 +943,12 @@ def test_a_mask_that_was_forgotten_is_told_once(axes):
         "record_seed": np.zeros((4, 2), np.uint32) + np.arange(4, dtype=np.uint32)[:, None],
     }
     flip = gdx.AugmentBatch(gdx.Chain([gdx.HorizontalFlip()], seed=0, axes=axes))
+    for other in (np.zeros(4), np.zeros((4, 6, 5, 3, 1, 1)), np.zeros((4, 0, *shape[1:]))):
+        with pytest.raises(ValueError, match="`image` must hold a batch of images"):
+            flip.map({**batch, "image": other.astype(np.uint8)})
+        record = {**batch, "image": other[0].astype(np.uint8), "record_seed": batch["record_seed"][0]}
+        with pytest.raises(ValueError, match="`image` must hold a batch of images"):
+            gdx.AugmentRecord(gdx.Chain([gdx.HorizontalFlip()], seed=0, axes=axes)).random_map(record, None)
     with pytest.warns(
         UserWarning, match=r"`masks` must name .* got the fields \['mask'\] .* HorizontalFlip would leave"
     ):
