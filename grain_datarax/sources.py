@@ -111,7 +111,12 @@ def _forget_ends(iterator: Any) -> None:
 def _set_anew(interleaved: Any, state: dict[str, Any]) -> None:
     iterator = interleaved()
     iterator._exhausted_iterator_state = [None] * len(iterator._exhausted_iterator_state)
-    type(iterator).set_state(iterator, state)
+    try:
+        type(iterator).set_state(iterator, state)
+    except BaseException:
+        # It may hold iterators of other datasets than it says by now, and would go on with them.
+        iterator._iterators_in_use = [None] * len(iterator._iterators_in_use)
+        raise
 
 
 def require_within(loader: grain.DataLoader, state: dict[str, Any]) -> None:

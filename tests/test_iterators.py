@@ -133,6 +133,22 @@ def test_no_part_of_a_state_may_be_none_but_the_states_of_iterators_that_ended(p
         contents(next(iterator))
 
 
+@pytest.mark.parametrize("indices", [[1, 7], [2, 3]])
+def test_a_state_that_grain_refuses_in_the_middle_leaves_no_trace(indices):
+    with gdx.DeviceLoader(interleaved(), chain()) as batches:
+        expected = [contents(batch) for batch in batches]
+    with closing(iter(gdx.DeviceLoader(interleaved(), chain()))) as iterator:
+        start = iterator.get_state()
+        assert contents(next(iterator)) == expected[0]
+        before = iterator.get_state()
+        with pytest.raises(ValueError, match="`state` must be one of the same kind of source: got .*IndexError"):
+            iterator.set_state({**before, "iterators_in_use_indices": indices})
+        assert iterator.get_state() == before
+        assert [contents(batch) for batch in iterator] == expected[1:]
+        iterator.set_state(start)
+        assert [contents(batch) for batch in iterator] == expected
+
+
 class Twice(grain.experimental.FlatMapTransform):
     max_fan_out = 2
 
