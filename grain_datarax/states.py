@@ -80,7 +80,7 @@ def require_like(state: Any, own: Any, name: str = "state") -> None:
     What is None in `own` may be anything. Of iterators in use Grain leaves out those that have ended: None for a dict.
     """
     form = _Form("", "Pass a state of the same source; for other numbers of workers see grain_datarax.checkpoint.")
-    if own is None or (state is None and name == "iterators_in_use_states" and isinstance(own, Mapping)):
+    if own is None or _has_ended(state, own, name):
         return
     kinds: list[tuple[Any, str]] = [
         (Mapping, "be a dict"),
@@ -103,6 +103,10 @@ def require_like(state: Any, own: Any, name: str = "state") -> None:
         form.require(same, name, f"be of {len(own)} workers", state)
         for theirs, part in zip(state, own, strict=False):
             require_like(theirs, part, name)
+
+
+def _has_ended(state: Any, own: Any, name: str) -> bool:
+    return state is None and name == "iterators_in_use_states" and isinstance(own, Mapping)
 
 
 def _require_loader_state(state: Mapping[str, Any], form: "_Form") -> None:
