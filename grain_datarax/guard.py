@@ -187,7 +187,7 @@ def check_values(chain: Chain, data: Record, seen: set[tuple[str, Any]]) -> None
       data: A host batch or record; JAX arrays are not looked at, that would wait for the device.
       seen: The paths and dtypes that were looked at before, which need not be again; this one's are added.
     """
-    first = tuple(getattr(get_field(data, chain.images[0]), "shape", ()))
+    first: tuple[int, ...] = getattr(get_field(data, chain.images[0]), "shape", ())
     if chain.geometric and _LEFT not in seen and _fits(chain, first) and 0 not in first:
         seen.add(_LEFT)
         _warn_of_what_is_left(chain, data, first)
