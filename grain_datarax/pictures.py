@@ -217,7 +217,8 @@ def _shown_mask(mask: Any, original: np.ndarray, chain: Chain) -> np.ndarray:
         frame = np.take(frame, 0, axis=chain.axes.removeprefix("T").index("C"))
     if jnp.issubdtype(frame.dtype, np.floating):
         low, high = original.astype(np.float64).min(), original.astype(np.float64).max()
-        return np.clip((frame.astype(np.float64) - low) / max(high - low, 1e-9), 0, 1).astype(np.float32)
+        fractions = (frame.astype(np.float64) - low) / max(high - low, 1e-9)
+        return np.asarray(np.clip(fractions, 0, 1), np.float32)
     # Of a class each third bit is one of red, of green or of blue, and the lowest are the brightest.
     ids = frame.astype(np.int64)[..., None]
     colours = sum(((ids >> (3 * bit + np.arange(3))) & 1) << (7 - bit) for bit in range(3))
