@@ -220,7 +220,7 @@ def _shown_mask(mask: Any, original: np.ndarray, chain: Chain) -> np.ndarray:
         fractions = (frame.astype(np.float64) - low) / max(high - low, 1e-9)
         return np.asarray(np.clip(fractions, 0, 1), np.float32)
     # Of a class each third bit is one of red, of green or of blue, and the lowest are the brightest.
-    ids = frame.astype(np.int64)[..., None]
+    ids = frame.astype(np.int64)[..., None] & 255
     colours = sum(((ids >> (3 * bit + np.arange(3))) & 1) << (7 - bit) for bit in range(3))
     return np.asarray(colours / 255, np.float32)
 

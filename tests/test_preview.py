@@ -207,6 +207,15 @@ def test_masks_of_records_stand_below_their_image_in_colours(axes):
     )
 
 
+@pytest.mark.parametrize(("dtype", "value"), [("int16", -1), ("int32", 255), ("uint16", 1023), ("bool", 1)])
+def test_masks_are_coloured_by_their_low_8_bits(dtype, value):
+    chain = gdx.Chain([gdx.HorizontalFlip()], seed=0, masks={"mask": None})
+    record = {"image": np.zeros((4, 4, 3), np.uint8), "mask": np.full((4, 4), value, dtype)}
+    expected = (128, 0, 0) if dtype == "bool" else (224, 224, 192)
+    for panel in shown(gdx.preview(chain, record), 1, 3):
+        np.testing.assert_array_equal(panel, np.broadcast_to(np.float32(expected) / np.float32(255), (4, 4, 3)))
+
+
 def test_masks_that_are_mixed_come_from_the_partner_that_the_image_has():
     chain = gdx.Chain([gdx.CutMix(p=1.0)], seed=0, masks={"mask": 7})
     images = photographs((16, 16, 3), (16, 16, 3), (16, 16, 3))
