@@ -120,6 +120,8 @@ def _check_image(chain: Chain, path: str, image: Any) -> tuple[int, ...]:
 
 
 def _axes_advice(shape: tuple[int, ...], axes: str) -> str:
+    if len(shape) == len(axes):
+        return "Leave out images without pixels, or name another field."
     fitting = {1: (), 2: ("HW",), 3: ("HWC", "CHW", "THW"), 4: ("THWC", "TCHW")}.get(len(shape), ())
     if 0 not in shape and len(shape) == len(axes) - 1:
         return (

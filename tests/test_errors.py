@@ -520,3 +520,11 @@ def test_a_chain_may_have_a_plain_subclass_and_an_effect_is_told_of_its_decorato
     assert Own(effects=[gdx.GaussianNoise()], seed=0).seed == 0
     with pytest.raises(TypeError, match="`Dim` must be a frozen dataclass, .* Put @dataclasses.dataclass"):
         Dim(strength=0.1)
+
+
+def test_images_without_pixels_are_not_told_to_change_their_axes():
+    augment = gdx.AugmentBatch(gdx.Chain([gdx.GaussianNoise()], seed=0))
+    with pytest.raises(
+        ValueError, match=r"got shape \(2, 0, 8, 3\) .* Leave out images without pixels, or name another"
+    ):
+        augment.map({"image": np.zeros((2, 0, 8, 3), np.uint8), "record_seed": seeds(2)})
